@@ -1,0 +1,28 @@
+//! What ends a command early.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Train(#[from] calm_train::Error),
+    #[error(transparent)]
+    Model(#[from] calm_lm::Error),
+    #[error(transparent)]
+    Data(#[from] calm_data::Error),
+    #[error(transparent)]
+    Record(#[from] calm_report::Error),
+    #[error(transparent)]
+    Eval(#[from] calm_eval::EvalError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// Saved and stopped on request.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+pub type Result<T> = std::result::Result<T, CliError>;

@@ -1,0 +1,17 @@
+//! Ctrl-C: the first finishes the step and saves, the second stops at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler and returns the flag that it sets.
+pub fn install() -> &'static AtomicBool {
+    // A second handler in one process is impossible here; without one Ctrl-C simply kills.
+    let _ = ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once without saving");
+    });
+    &REQUESTED
+}

@@ -1,0 +1,66 @@
+//! The `calm` command; one file per subcommand. Errors go to stderr in one line, and the exit
+//! status is 0 only where everything asked for was done.
+
+mod data;
+mod error;
+mod eval;
+mod generate;
+mod interrupt;
+mod model;
+mod progress;
+mod report;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::CliError;
+
+/// Freshly mapped pages cost a training step on the CPU about as much as its arithmetic; this
+/// allocator keeps and reuses them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains, evaluates and samples next-vector language models (CALM).
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an autoencoder and a CALM on a corpus, evaluate them, write a report.
+    Train(train::Args),
+    /// Score a model by BrierLM and reconstruction on held-out text.
+    Eval(eval::Args),
+    /// Continue a prompt.
+    Generate(generate::Args),
+    /// Work on corpora.
+    Data(data::Args),
+    /// Write report.html of a run again.
+    Report(report::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Data(args) => data::run(args),
+        Command::Report(args) => report::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Interrupted(message)) => {
+            eprintln!("{message}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

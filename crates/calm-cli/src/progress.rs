@@ -1,0 +1,194 @@
+//! Progress of a run: bars on a terminal, one line per interval otherwise.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use calm_data::FetchState;
+use calm_report::{Stage, format};
+use calm_train::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows the events of a run on stderr.
+pub struct Progress {
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    steps: u64,
+    smoothed: Option<f64>,
+    announced: Option<(&'static str, FetchState)>,
+    tokenizing: bool,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            steps: 0,
+            smoothed: None,
+            announced: None,
+            tokenizing: false,
+        }
+    }
+
+    /// Shows one event.
+    pub fn show(&mut self, event: Event<'_>) {
+        match event {
+            Event::Fetch(event) => self.fetch(event.corpus, event.state),
+            Event::TrainingTokenizer { vocab_size } => {
+                self.line(&format!("training a tokenizer of {vocab_size} tokens"));
+            }
+            Event::Tokenizing(progress) => {
+                if !self.tokenizing {
+                    self.tokenizing = true;
+                    let size = format::bytes(progress.bytes_total);
+                    self.line(&format!("turning {size} of text into tokens"));
+                }
+            }
+            Event::DataReady { train_tokens, heldout_tokens, bad_lines } => {
+                let (train, heldout) =
+                    (format::count(train_tokens as f64), format::count(heldout_tokens as f64));
+                self.line(&format!("text: {train} tokens to train on, {heldout} held out"));
+                if bad_lines > 0 {
+                    self.line(&format!("skipped {bad_lines} bad lines"));
+                }
+            }
+            Event::StageStarted { stage, from, steps, parameters } => {
+                self.finish_bar();
+                let at = if from > 0 { format!(", going on after step {from}") } else { String::new() };
+                let parameters = format::count(parameters as f64);
+                self.line(&format!("{}: {parameters} parameters, {steps} steps{at}", title(stage)));
+                self.steps = steps;
+                self.smoothed = None;
+                if self.terminal {
+                    self.bar = Some(bar(steps, from, "{msg}  {eta_precise} left"));
+                }
+            }
+            Event::Stepped { step, loss, tokens_per_s, .. } => {
+                let smoothed = self.smoothed.map_or(loss, |old| old + 0.05 * (loss - old));
+                self.smoothed = Some(smoothed);
+                if let Some(bar) = &self.bar {
+                    bar.set_position(step);
+                    let speed = format::count(tokens_per_s);
+                    bar.set_message(format!("loss {smoothed:.4}  {speed} tokens/s"));
+                }
+            }
+            Event::Logged(row) => {
+                if !self.terminal {
+                    let speed = format::count(row.tokens_per_s);
+                    let left = row.seconds / row.step as f64 * (self.steps - row.step) as f64;
+                    eprintln!(
+                        "{} {}/{}  loss {:.4}  {speed} tokens/s  {} left",
+                        row.stage,
+                        row.step,
+                        self.steps,
+                        row.loss,
+                        format::duration(left)
+                    );
+                }
+            }
+            Event::Evaluated(point) => {
+                let mut parts = Vec::new();
+                if let (Some(exact), Some(noisy)) =
+                    (point.token_accuracy, point.noisy_token_accuracy)
+                {
+                    parts.push(format!(
+                        "token accuracy {:.2} %, from a drawn latent {:.2} %",
+                        100.0 * exact,
+                        100.0 * noisy
+                    ));
+                }
+                if let (Some(brier), Some(se), Some(lm)) =
+                    (point.brier, point.brier_se, point.brier_lm)
+                {
+                    parts.push(format!("Brier-1 {:.4} ± {:.4}, BrierLM {lm:.2}", brier[0], se[0]));
+                }
+                self.line(&format!("{} step {}: {}", point.stage, point.step, parts.join("; ")));
+            }
+            Event::Saved(_) => {}
+            Event::Scoring { done, of } => self.scoring(done, of),
+            Event::Sampled(sample) => {
+                let text = sample.text.replace('\n', " / ");
+                self.line(&format!(
+                    "T = {:.2}: {}{}",
+                    sample.temperature,
+                    sample.prompt,
+                    text.chars().take(100).collect::<String>()
+                ));
+            }
+            Event::Finished(_) => self.finish_bar(),
+        }
+    }
+
+    /// Removes what is drawn on the terminal.
+    pub fn finish_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn fetch(&mut self, corpus: &'static str, state: FetchState) {
+        if self.announced == Some((corpus, state)) {
+            if let Some(bar) = &self.bar {
+                bar.tick();
+            }
+            return;
+        }
+        self.announced = Some((corpus, state));
+        match state {
+            FetchState::Fetching if self.terminal => {
+                let bar = ProgressBar::new_spinner().with_message(format!("fetching {corpus}"));
+                bar.enable_steady_tick(Duration::from_millis(100));
+                self.bar = Some(bar);
+            }
+            FetchState::Fetching => eprintln!("fetching {corpus}"),
+            FetchState::Done => {
+                self.finish_bar();
+                self.line(&format!("fetched {corpus}"));
+            }
+            FetchState::Verifying | FetchState::Cached => {}
+        }
+    }
+
+    fn scoring(&mut self, done: usize, of: usize) {
+        if done == 1 {
+            self.finish_bar();
+            if self.terminal {
+                self.bar = Some(bar(of as u64, 0, "scoring held-out windows"));
+            } else {
+                eprintln!("scoring {of} held-out windows");
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+        }
+        if done == of {
+            self.finish_bar();
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+fn bar(length: u64, from: u64, tail: &str) -> ProgressBar {
+    let template = format!("{{bar:30}} {{pos}}/{{len}}  {tail}");
+    let style = ProgressStyle::with_template(&template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─");
+    let bar = ProgressBar::new(length).with_style(style).with_position(from);
+    bar.reset_eta();
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}
+
+fn title(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Autoencoder => "chunk autoencoder",
+        Stage::Lm => "language model",
+        Stage::Baseline => "token baseline",
+    }
+}

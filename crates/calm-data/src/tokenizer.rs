@@ -1,0 +1,422 @@
+//! Byte-level BPE: training, loading, encoding and decoding over the `tokenizers` library.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as Inner};
+
+use crate::corpus::Document;
+use crate::error::{Error, Result};
+use crate::files::{hex, write_atomic};
+use crate::stream::TokenStreamDecoder;
+
+/// The end-of-text token of tokenizers trained here.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// End-of-text tokens of loaded tokenizers, in the order in which they are looked for: GPT-2's,
+/// Llama 3's, Llama 2's.
+const END_OF_TEXT_NAMES: [&str; 3] = [END_OF_TEXT, "<|end_of_text|>", "</s>"];
+
+/// The 256 bytes and end-of-text.
+const SMALLEST_VOCABULARY: usize = 257;
+
+/// Text to token ids and back, with one end-of-text token.
+///
+/// Text never becomes a special token: a text that spells out `<|endoftext|>` is encoded as those
+/// characters.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Inner,
+    end_of_text: u32,
+    vocab_size: usize,
+    fingerprint: String,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("end_of_text", &self.end_of_text)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Trains a byte-level BPE of at most `vocab_size` tokens: the 256 bytes first, then merges of
+    /// pairs seen at least twice, then [`END_OF_TEXT`] as the last id. Little text gives a smaller
+    /// vocabulary. The same texts in any order give the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::VocabTooSmall`] below 257 tokens, [`Error::EmptyTrainingText`] where the texts hold
+    /// no character, [`Error::Tokenize`] where the library fails.
+    pub fn train<I>(texts: I, vocab_size: usize) -> Result<Self>
+    where
+        I: Iterator<Item = String> + Send,
+    {
+        if vocab_size < SMALLEST_VOCABULARY {
+            return Err(Error::VocabTooSmall { vocab_size });
+        }
+        let mut inner = Inner::new(BPE::default());
+        let bytes = ByteLevel::new(false, true, true);
+        inner
+            .with_pre_tokenizer(Some(bytes))
+            .with_decoder(Some(bytes));
+        let mut trainer = TrainerWrapper::from(
+            BpeTrainerBuilder::new()
+                .vocab_size(vocab_size - 1)
+                .min_frequency(2)
+                .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+                .show_progress(false)
+                .build(),
+        );
+        let any = AtomicBool::new(false);
+        let texts = texts.inspect(|text| {
+            if !text.is_empty() {
+                any.store(true, Ordering::Relaxed);
+            }
+        });
+        inner.train(&mut trainer, texts).map_err(failed("train"))?;
+        if !any.into_inner() {
+            return Err(Error::EmptyTrainingText);
+        }
+        // Added last: ids 0..=255 stay plain bytes, so that no code path takes id 0 for the end.
+        inner.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
+        let end_of_text = inner
+            .token_to_id(END_OF_TEXT)
+            .ok_or_else(|| Error::Tokenize {
+                action: "train",
+                reason: format!("{END_OF_TEXT} was not added"),
+            })?;
+        Self::finish(inner, end_of_text)
+    }
+
+    /// As [`Tokenizer::train`], over documents as a corpus yields them; the first error of the
+    /// iterator stops the training and is returned.
+    ///
+    /// # Errors
+    /// Those of the iterator and of [`Tokenizer::train`].
+    pub fn train_on_documents<I>(documents: I, vocab_size: usize) -> Result<Self>
+    where
+        I: Iterator<Item = Result<Document>> + Send,
+    {
+        let mut failure = None;
+        let texts = documents.map_while(|document| match document {
+            Ok(document) => Some(document.text),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        let trained = Self::train(texts, vocab_size);
+        failure.map_or(trained, Err)
+    }
+
+    /// Loads any `tokenizer.json` whose vocabulary has an end-of-text token (`<|endoftext|>`,
+    /// `<|end_of_text|>` or `</s>`, in this order). Truncation and padding stored in the file are
+    /// switched off.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadTokenizer`] where the file does not parse,
+    /// [`Error::NoEndOfText`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let bad = |e: tokenizers::Error| Error::BadTokenizer {
+            path: path.to_path_buf(),
+            reason: one_line(&e.to_string()),
+        };
+        let mut inner = Inner::from_bytes(&bytes).map_err(bad)?;
+        inner.with_truncation(None).map_err(bad)?;
+        inner.with_padding(None);
+        let end_of_text = END_OF_TEXT_NAMES
+            .iter()
+            .find_map(|name| inner.token_to_id(name))
+            .ok_or_else(|| Error::NoEndOfText {
+                path: path.to_path_buf(),
+                expected: END_OF_TEXT_NAMES.join(", "),
+            })?;
+        Self::finish(inner, end_of_text)
+    }
+
+    fn finish(mut inner: Inner, end_of_text: u32) -> Result<Self> {
+        inner.set_encode_special_tokens(true);
+        // Ids may have gaps in a loaded file: tables are sized by the largest id.
+        let largest = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .unwrap_or(end_of_text);
+        let serialized = inner.to_string(false).map_err(failed("serialize"))?;
+        Ok(Self {
+            inner,
+            end_of_text,
+            vocab_size: largest as usize + 1,
+            fingerprint: hex(&Sha256::digest(serialized.as_bytes())),
+        })
+    }
+
+    /// Writes `tokenizer.json` atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the old file, if any, is then untouched.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let json = self.inner.to_string(true).map_err(failed("serialize"))?;
+        write_atomic(path, json.as_bytes())
+    }
+
+    /// Token ids of `text`; no special tokens are added.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`] where the library fails.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(failed("encode"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of each text, in order, on all cores.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`] where the library fails.
+    pub fn encode_batch(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
+        let encodings = self
+            .inner
+            .encode_batch_fast(texts, false)
+            .map_err(failed("encode"))?;
+        Ok(encodings
+            .iter()
+            .map(|encoding| encoding.get_ids().to_vec())
+            .collect())
+    }
+
+    /// Text of `ids`; special tokens are skipped, invalid UTF-8 becomes U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`] for an id outside the vocabulary, [`Error::Tokenize`] where the
+    /// library fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        for &id in ids {
+            if id as usize >= self.vocab_size {
+                return Err(Error::UnknownToken {
+                    id,
+                    vocab_size: self.vocab_size,
+                });
+            }
+        }
+        self.inner.decode(ids, true).map_err(failed("decode"))
+    }
+
+    /// Number of ids, end-of-text included: every id is below it.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Id of the end-of-text token.
+    pub fn end_of_text(&self) -> u32 {
+        self.end_of_text
+    }
+
+    /// sha256 of the serialized tokenizer as 64 hexadecimal digits; the same after save and load.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Decodes a stream of ids piece by piece, for printing while generating.
+    pub fn stream(&self) -> TokenStreamDecoder<'_> {
+        TokenStreamDecoder::new(self)
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(tokenizers::Error) -> Error {
+    move |e| Error::Tokenize {
+        action,
+        reason: one_line(&e.to_string()),
+    }
+}
+
+/// Library messages may span lines; ours never do.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    static SMALL: LazyLock<Tokenizer> = LazyLock::new(|| train(400));
+
+    fn texts() -> impl Iterator<Item = String> + Send {
+        (0..200).map(|i| format!("The river {i} ran to the sea, and the sea is not full. 海へ\n"))
+    }
+
+    fn train(vocab_size: usize) -> Tokenizer {
+        Tokenizer::train(texts(), vocab_size).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn any_text_round_trips(text in any::<String>()) {
+            let ids = SMALL.encode(&text).unwrap();
+            prop_assert!(ids.iter().all(|&id| (id as usize) < SMALL.vocab_size()));
+            prop_assert!(!ids.contains(&SMALL.end_of_text()));
+            prop_assert_eq!(SMALL.decode(&ids).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn training_is_deterministic_and_reaches_the_size() {
+        let (a, b) = (train(300), train(300));
+        assert_eq!(a.fingerprint(), b.fingerprint());
+        assert_eq!(a.vocab_size(), 300);
+        assert_eq!(a.end_of_text(), 299);
+        assert_ne!(a.fingerprint(), train(301).fingerprint());
+    }
+
+    #[test]
+    fn order_of_the_texts_does_not_matter() {
+        let mut reversed: Vec<_> = texts().collect();
+        reversed.reverse();
+        let reversed = Tokenizer::train(reversed.into_iter(), 300).unwrap();
+        assert_eq!(reversed.fingerprint(), train(300).fingerprint());
+    }
+
+    #[test]
+    fn a_bytes_only_vocabulary_has_one_token_per_byte() {
+        let bytes = train(257);
+        assert_eq!(bytes.vocab_size(), 257);
+        assert_eq!(bytes.encode("sea 海\n").unwrap().len(), "sea 海\n".len());
+    }
+
+    #[test]
+    fn merges_shorten_the_text() {
+        assert_eq!(SMALL.encode(" river").unwrap().len(), 1);
+        assert!(
+            SMALL.vocab_size() < 400,
+            "so little text has too few pairs for 400 tokens"
+        );
+    }
+
+    #[test]
+    fn text_cannot_forge_the_special_token() {
+        let ids = SMALL.encode("a<|endoftext|>b").unwrap();
+        assert!(!ids.contains(&SMALL.end_of_text()));
+        assert_eq!(SMALL.decode(&ids).unwrap(), "a<|endoftext|>b");
+        assert_eq!(SMALL.decode(&[SMALL.end_of_text()]).unwrap(), "");
+    }
+
+    #[test]
+    fn encode_batch_is_encode_of_each() {
+        let texts = vec![
+            "the sea".to_string(),
+            String::new(),
+            "海 river 12".to_string(),
+        ];
+        let batch = SMALL.encode_batch(texts.clone()).unwrap();
+        for (ids, text) in batch.iter().zip(&texts) {
+            assert_eq!(ids, &SMALL.encode(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn save_and_load_keep_fingerprint_and_ids() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        SMALL.save(&path).unwrap();
+        let loaded = Tokenizer::load(&path).unwrap();
+        assert_eq!(loaded.fingerprint(), SMALL.fingerprint());
+        assert_eq!(loaded.end_of_text(), SMALL.end_of_text());
+        let text = "The sea <|endoftext|> ran";
+        assert_eq!(loaded.encode(text).unwrap(), SMALL.encode(text).unwrap());
+    }
+
+    #[test]
+    fn stored_truncation_and_padding_are_switched_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        let mut inner = SMALL.inner.clone();
+        let truncation = tokenizers::TruncationParams {
+            max_length: 2,
+            ..Default::default()
+        };
+        inner.with_truncation(Some(truncation)).unwrap();
+        inner.with_padding(Some(tokenizers::PaddingParams::default()));
+        fs::write(&path, inner.to_string(false).unwrap()).unwrap();
+        let loaded = Tokenizer::load(&path).unwrap();
+        let text = "a longer text than two tokens".to_string();
+        assert_eq!(loaded.encode(&text).unwrap(), SMALL.encode(&text).unwrap());
+        let batch = loaded.encode_batch(vec![text.clone(), "a".into()]).unwrap();
+        assert_eq!(batch[1], SMALL.encode("a").unwrap());
+        assert_eq!(loaded.fingerprint(), SMALL.fingerprint());
+    }
+
+    #[test]
+    fn other_end_of_text_names_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        let json = SMALL.inner.to_string(false).unwrap();
+        for name in ["<|end_of_text|>", "</s>"] {
+            fs::write(&path, json.replace(END_OF_TEXT, name)).unwrap();
+            let loaded = Tokenizer::load(&path).unwrap();
+            assert_eq!(loaded.end_of_text(), SMALL.end_of_text());
+        }
+        fs::write(&path, json.replace(END_OF_TEXT, "<stop>")).unwrap();
+        let error = Tokenizer::load(&path).unwrap_err();
+        assert!(matches!(error, Error::NoEndOfText { .. }), "{error}");
+        assert!(error.to_string().contains("<|end_of_text|>"), "{error}");
+    }
+
+    #[test]
+    fn corrupt_and_missing_files_are_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        assert!(matches!(Tokenizer::load(&path), Err(Error::Io { .. })));
+        let json = SMALL.inner.to_string(false).unwrap();
+        for bytes in [&json.as_bytes()[..json.len() / 2], b"{}", b"", b"\xff\xfe"] {
+            fs::write(&path, bytes).unwrap();
+            let error = Tokenizer::load(&path).unwrap_err();
+            assert!(matches!(error, Error::BadTokenizer { .. }), "{error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_training_input_is_an_error() {
+        assert!(matches!(
+            Tokenizer::train(texts(), 256),
+            Err(Error::VocabTooSmall { vocab_size: 256 })
+        ));
+        let empty = vec![String::new(), String::new()];
+        assert!(matches!(
+            Tokenizer::train(empty.into_iter(), 300),
+            Err(Error::EmptyTrainingText)
+        ));
+        let failing = [
+            Ok(Document { text: "a".into() }),
+            Err(Error::BadSplit { fraction: 2.0 }),
+        ];
+        let error = Tokenizer::train_on_documents(failing.into_iter(), 300).unwrap_err();
+        assert!(matches!(error, Error::BadSplit { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_id_outside_the_vocabulary_is_an_error() {
+        let id = SMALL.vocab_size() as u32;
+        assert!(matches!(
+            SMALL.decode(&[0, id]),
+            Err(Error::UnknownToken { .. })
+        ));
+    }
+}

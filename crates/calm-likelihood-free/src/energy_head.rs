@@ -1,0 +1,197 @@
+//! The energy head: one forward pass from noise and hidden state to a latent vector.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::{Tensor, activation::silu};
+use calm_nn::{ConfigError, Cost, Draws, Init};
+use serde::{Deserialize, Serialize};
+
+use crate::{GenerativeHead, HeadLoss, LatentTarget, energy_score};
+
+const NORM_EPS: f64 = 1e-6;
+
+/// Configuration of an [`EnergyHead`] and its loss (CALM, section 4.1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnergyHeadConfig {
+    /// Width d, the backbone's.
+    pub hidden_size: usize,
+    /// Latent width l, the autoencoder's.
+    pub latent_size: usize,
+    /// Residual blocks (published: a quarter of the backbone's layers).
+    pub blocks: usize,
+    /// Width of the noise (published: 64).
+    pub noise_size: usize,
+    /// Model samples per position in the loss, N (published: 8).
+    pub samples: usize,
+    /// Posterior draws per position in the loss, M (published: 100).
+    pub posterior_samples: usize,
+    /// Exponent of the energy score (published: 1); 0 < alpha < 2.
+    pub alpha: f64,
+}
+
+impl EnergyHeadConfig {
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        ConfigError::positive("hidden_size", self.hidden_size)?;
+        ConfigError::positive("latent_size", self.latent_size)?;
+        ConfigError::positive("blocks", self.blocks)?;
+        ConfigError::positive("noise_size", self.noise_size)?;
+        ConfigError::positive("posterior_samples", self.posterior_samples)?;
+        let n = self.samples as f64;
+        ConfigError::range("samples", n, n >= 2.0, "N >= 2: samples repel each other")?;
+        // At 2 the score is no longer strictly proper: the mean alone would minimise it.
+        let inside = self.alpha > 0.0 && self.alpha < 2.0;
+        ConfigError::range("alpha", self.alpha, inside, "0 < alpha < 2")
+    }
+
+    /// The head with fresh weights; its last layer is zero.
+    pub fn init(&self, init: &mut Init<'_>) -> EnergyHead {
+        let (d, l) = (self.hidden_size, self.latent_size);
+        EnergyHead {
+            noise_in: init.linear(self.noise_size, d),
+            noise_norm: init.layer_norm(d, NORM_EPS),
+            hidden_in: init.linear(d, d),
+            hidden_norm: init.layer_norm(d, NORM_EPS),
+            blocks: (0..self.blocks).map(|_| EnergyBlock::new(d, init)).collect(),
+            final_norm: init.layer_norm(d, NORM_EPS),
+            final_hidden: init.linear(d, d),
+            final_out: init.linear_zero(d, l),
+            noise_size: self.noise_size,
+            samples: self.samples,
+            posterior_samples: self.posterior_samples,
+            alpha: self.alpha,
+        }
+    }
+
+    /// Multiply-accumulates that all samples of a position share: `Linear(h)` and the condition
+    /// half of `W_1` in every block.
+    pub fn shared_macs(&self) -> u64 {
+        ((self.blocks + 1) * self.hidden_size * self.hidden_size) as u64
+    }
+}
+
+impl Cost for EnergyHeadConfig {
+    fn parameters(&self) -> u64 {
+        let [d, l, noise] = [self.hidden_size, self.latent_size, self.noise_size].map(|x| x as u64);
+        let inputs = noise * d + d + 2 * d + d * d + d + 2 * d;
+        let block = 6 * d * d + 5 * d + 2 * d;
+        let last = 2 * d + d * d + d + d * l + l;
+        inputs + block * self.blocks as u64 + last
+    }
+
+    /// One sample, the shared part included.
+    fn forward_macs(&self, _context: usize) -> u64 {
+        let [d, l, noise] = [self.hidden_size, self.latent_size, self.noise_size].map(|x| x as u64);
+        noise * d + d * d + 6 * d * d * self.blocks as u64 + d * d + d * l
+    }
+}
+
+/// `x + W_d(SiLU(g) * u)` with `(g, u) = W_3 SiLU(W_2 SiLU(W_1 [LN(x); c]))`.
+///
+/// `W_1` is kept as two matrices: the half that meets the condition c gives the same for every
+/// sample and is applied once per position.
+#[derive(Module, Debug)]
+pub struct EnergyBlock {
+    /// Norm of x.
+    pub norm: LayerNorm,
+    /// Half of `W_1` that meets `LN(x)`, `[d, d]`, no bias.
+    pub from_x: Linear,
+    /// Half of `W_1` that meets c, `[d, d]`, with the bias of `W_1`.
+    pub from_condition: Linear,
+    /// `W_2`, `[d, d]`.
+    pub inner: Linear,
+    /// `W_3`, `[d, 2 d]`: g, then u.
+    pub gate_up: Linear,
+    /// `W_d`, `[d, d]`.
+    pub down: Linear,
+}
+
+impl EnergyBlock {
+    fn new(d: usize, init: &mut Init<'_>) -> Self {
+        Self {
+            norm: init.layer_norm(d, NORM_EPS),
+            from_x: init.linear_no_bias(d, d),
+            from_condition: init.linear(d, d),
+            inner: init.linear(d, d),
+            gate_up: init.linear(d, 2 * d),
+            down: init.linear(d, d),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, condition: Tensor<2>) -> Tensor<3> {
+        let shared = self.from_condition.forward(condition).unsqueeze_dim::<3>(0);
+        let first = silu(self.from_x.forward(self.norm.forward(x.clone())) + shared);
+        let both = self.gate_up.forward(silu(self.inner.forward(first)));
+        let d = x.dims()[2];
+        let gated = silu(both.clone().narrow(2, 0, d)) * both.narrow(2, d, d);
+        x + self.down.forward(gated)
+    }
+}
+
+/// Noise and hidden state to a latent vector, in one pass.
+#[derive(Module, Debug)]
+pub struct EnergyHead {
+    /// Noise to width d.
+    pub noise_in: Linear,
+    /// Norm of the noise branch.
+    pub noise_norm: LayerNorm,
+    /// Hidden state to the condition.
+    pub hidden_in: Linear,
+    /// Norm of the condition.
+    pub hidden_norm: LayerNorm,
+    /// Residual blocks.
+    pub blocks: Vec<EnergyBlock>,
+    /// Norm before the output.
+    pub final_norm: LayerNorm,
+    /// `[d, d]`.
+    pub final_hidden: Linear,
+    /// `[d, l]`, zero at the start: the backbone gets no gradient in the first step, by design.
+    pub final_out: Linear,
+    noise_size: usize,
+    samples: usize,
+    posterior_samples: usize,
+    alpha: f64,
+}
+
+impl EnergyHead {
+    /// The head's function of given noise.
+    ///
+    /// # Shapes
+    /// - hidden: `[positions, d]`
+    /// - noise: `[n, positions, noise_size]`, entries in [-0.5, 0.5]
+    /// - output: `[n, positions, l]`
+    pub fn forward(&self, hidden: Tensor<2>, noise: Tensor<3>) -> Tensor<3> {
+        let condition = self.hidden_norm.forward(self.hidden_in.forward(hidden));
+        let start = self.noise_norm.forward(self.noise_in.forward(noise));
+        let x = self.blocks.iter().fold(start, |x, block| block.forward(x, condition.clone()));
+        self.final_out.forward(silu(self.final_hidden.forward(self.final_norm.forward(x))))
+    }
+}
+
+impl GenerativeHead for EnergyHead {
+    /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for the
+    /// posterior draws (`M * positions * l` normal values).
+    fn loss(&self, hidden: Tensor<2>, target: &LatentTarget, draws: &mut dyn Draws) -> HeadLoss {
+        let samples = self.sample(hidden, self.samples, draws);
+        let targets = target.sample(self.posterior_samples, draws);
+        let score = energy_score(samples, targets, self.alpha);
+        HeadLoss {
+            total: score.loss().mean(),
+            parts: vec![
+                ("attraction", score.attraction.mean()),
+                ("repulsion", score.repulsion.mean()),
+            ],
+        }
+    }
+
+    fn sample(&self, hidden: Tensor<2>, n: usize, draws: &mut dyn Draws) -> Tensor<3> {
+        let [positions, _] = hidden.dims();
+        let shape = [n, positions, self.noise_size];
+        let noise = draws.uniform(shape.iter().product(), &hidden.device()) - 0.5;
+        self.forward(hidden, noise.reshape(shape))
+    }
+}

@@ -1,0 +1,33 @@
+//! Likelihood-free loss, head, temperature sampler and metric of CALM: everything here only ever
+//! draws samples.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use calm_likelihood_free::{BatchSampler, energy_score};
+//! use calm_nn::RandomStream;
+//!
+//! let device = Device::flex();
+//! let samples = Tensor::<3>::from_floats([[[0.0, 0.0]], [[0.0, 2.0]]], &device); // N = 2
+//! let targets = Tensor::<3>::from_floats([[[0.0, 1.0]]], &device); // M = 1
+//! let score = energy_score(samples, targets, 1.0);
+//! assert_eq!(score.loss().into_scalar::<f32>(), 2.0 * 1.0 - 2.0);
+//!
+//! let sampler = BatchSampler::new(0.5, 4)?; // T = 1/2 from pools of 4
+//! let pool = [[7, 7], [1, 2], [7, 7], [3, 4]];
+//! assert_eq!(sampler.choose(&pool, &mut RandomStream::new(1)), 0); // only 7 7 came twice
+//! # Ok::<(), calm_likelihood_free::SamplerError>(())
+//! ```
+
+mod brier;
+mod energy_head;
+mod energy_score;
+mod head;
+mod sampler;
+
+pub use brier::{
+    BrierAccumulator, BrierEstimate, MAX_N, Rollout, Start, brier_at, unigram_brier_at,
+};
+pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
+pub use energy_score::{EnergyScore, energy_score};
+pub use head::{GenerativeHead, HeadLoss, LatentTarget};
+pub use sampler::{BatchSampler, ChunkSource, SamplerError};

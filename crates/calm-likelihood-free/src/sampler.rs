@@ -1,0 +1,140 @@
+//! Temperature sampling from samples alone.
+
+use std::collections::HashMap;
+
+use calm_nn::RandomStream;
+use thiserror::Error;
+
+/// Draws independent chunks for one fixed context.
+pub trait ChunkSource {
+    /// `n` independent chunks of K tokens.
+    fn draw(&mut self, n: usize) -> Vec<Vec<u32>>;
+}
+
+/// A temperature that a sampler can't serve.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum SamplerError {
+    /// The batch sampler needs T = 1/n.
+    #[error(
+        "temperature {temperature} is not 1/n for a whole n: the batch sampler serves 1, 1/2, 1/3, ..; nearest is 1/{nearest} = {:.4}",
+        1.0 / f64::from(*nearest)
+    )]
+    NotReciprocal {
+        /// What was asked for.
+        temperature: f64,
+        /// The nearest n.
+        nearest: u32,
+    },
+    /// The pool must hold at least n draws.
+    #[error("a pool of {pool} draws is smaller than n = {power} (temperature 1/{power})")]
+    SmallPool {
+        /// Draws per chunk.
+        pool: usize,
+        /// n.
+        power: u32,
+    },
+}
+
+/// The batch approximation of sampling from `P(x)^(1/T) / Z` (CALM, Algorithm 2), T = 1/n.
+///
+/// Of a pool of N draws, with counts c(x): for m = n, n-1, .., 1, where any chunk has c(x) >= m,
+/// one of those is picked with weight `binomial(c(x), m)`. Biased at finite N, consistent as N
+/// grows. At n = 1 one draw is enough and is exact.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchSampler {
+    power: u32,
+    pool: usize,
+}
+
+impl BatchSampler {
+    /// A sampler at `temperature` = 1/n with a pool of `pool` draws per chunk (released default
+    /// 200); at temperature 1 the pool is 1.
+    ///
+    /// # Errors
+    /// Where the temperature is no 1/n, or the pool is smaller than n.
+    pub fn new(temperature: f64, pool: usize) -> Result<Self, SamplerError> {
+        let nearest = if temperature > 0.0 && temperature.is_finite() {
+            (1.0 / temperature).round().clamp(1.0, 1e6) as u32
+        } else {
+            1
+        };
+        // 0.33 and 0.333 are accepted as what they are meant to be.
+        if !((temperature * f64::from(nearest) - 1.0).abs() < 0.02) {
+            return Err(SamplerError::NotReciprocal { temperature, nearest });
+        }
+        let pool = if nearest == 1 { 1 } else { pool };
+        if pool < nearest as usize {
+            return Err(SamplerError::SmallPool { pool, power: nearest });
+        }
+        Ok(Self { power: nearest, pool })
+    }
+
+    /// n, the reciprocal of the temperature.
+    pub fn power(&self) -> u32 {
+        self.power
+    }
+
+    /// Draws per chunk.
+    pub fn pool(&self) -> usize {
+        self.pool
+    }
+
+    /// One chunk from `source`.
+    pub fn sample(&self, source: &mut dyn ChunkSource, random: &mut RandomStream) -> Vec<u32> {
+        let mut pool = source.draw(self.pool);
+        let chosen = self.choose(&pool, random);
+        pool.swap_remove(chosen)
+    }
+
+    /// The index of the chosen chunk in `pool`.
+    ///
+    /// # Panics
+    /// Where the pool is empty.
+    pub fn choose<C: AsRef<[u32]>>(&self, pool: &[C], random: &mut RandomStream) -> usize {
+        let weights = self.weights(pool);
+        let total: f64 = weights.iter().map(|(_, w)| w).sum();
+        let mut rest = random.unit() * total;
+        for &(index, weight) in &weights {
+            rest -= weight;
+            if rest < 0.0 {
+                return index;
+            }
+        }
+        weights.last().expect("a pool with at least one chunk").0
+    }
+
+    /// The candidates, each as the index of its first occurrence and its weight
+    /// `binomial(count, m)`, in order of first occurrence.
+    fn weights<C: AsRef<[u32]>>(&self, pool: &[C]) -> Vec<(usize, f64)> {
+        let mut slot: HashMap<&[u32], usize> = HashMap::new();
+        let mut counts: Vec<(usize, u32)> = Vec::new();
+        for (index, chunk) in pool.iter().enumerate() {
+            let at = *slot.entry(chunk.as_ref()).or_insert_with(|| {
+                counts.push((index, 0));
+                counts.len() - 1
+            });
+            counts[at].1 += 1;
+        }
+        let largest = counts.iter().map(|&(_, count)| count).max().unwrap_or(0);
+        let m = self.power.min(largest);
+        counts
+            .into_iter()
+            .filter(|&(_, count)| count >= m)
+            .map(|(index, count)| (index, binomial(count, m)))
+            .collect()
+    }
+
+    /// The probability of each distinct chunk of `pool`, in order of first occurrence.
+    pub fn probabilities<C: AsRef<[u32]>>(&self, pool: &[C]) -> Vec<(usize, f64)> {
+        let mut weights = self.weights(pool);
+        let total: f64 = weights.iter().map(|(_, w)| w).sum();
+        for (_, weight) in &mut weights {
+            *weight /= total;
+        }
+        weights
+    }
+}
+
+fn binomial(n: u32, k: u32) -> f64 {
+    (0..k).map(|i| f64::from(n - i) / f64::from(k - i)).product()
+}

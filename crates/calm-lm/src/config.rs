@@ -1,0 +1,173 @@
+//! The `[model]` table: everything that fixes a CALM's weights and window.
+
+use calm_autoencoder::AutoencoderConfig;
+use calm_backbone::BackboneConfig;
+use calm_likelihood_free::EnergyHeadConfig;
+use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
+use serde::{Deserialize, Serialize};
+
+use crate::{CalmModel, LanguageModel};
+use burn::tensor::Device;
+
+/// Configuration of a [`CalmModel`]. Sizes that several parts share stand here once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Tokens in the vocabulary, V, the end-of-text token included.
+    pub vocab_size: usize,
+    /// Tokens per chunk, K.
+    pub chunk_size: usize,
+    /// Latent width, l (published: 32 K).
+    pub latent_size: usize,
+    /// Tokens per window, in training, evaluation and generation; a multiple of K.
+    pub window: usize,
+    /// The chunk autoencoder.
+    pub autoencoder: AutoencoderSection,
+    /// The backbone's decoder stack.
+    pub backbone: TransformerConfig,
+    /// The energy head.
+    pub head: HeadSection,
+}
+
+/// The autoencoder's own sizes; see [`AutoencoderConfig`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderSection {
+    /// Hidden width.
+    pub hidden_size: usize,
+    /// Inner width of the SwiGLU.
+    pub intermediate_size: usize,
+    /// Encoder blocks, even.
+    pub encoder_layers: usize,
+    /// Decoder blocks, even.
+    pub decoder_layers: usize,
+    /// Epsilon of the RMSNorms.
+    pub norm_eps: f64,
+    /// Share of the input tokens masked in training.
+    pub token_dropout: f64,
+    /// Share of the latent's entries dropped in training.
+    pub latent_dropout: f64,
+    /// Weight of the KL term.
+    pub kl_weight: f64,
+    /// Floor of the KL per dimension, nats.
+    pub kl_floor: f64,
+}
+
+/// The energy head's own sizes; see [`EnergyHeadConfig`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadSection {
+    /// Residual blocks.
+    pub blocks: usize,
+    /// Width of the noise.
+    pub noise_size: usize,
+    /// Model samples per position in the loss, N.
+    pub samples: usize,
+    /// Posterior draws per position in the loss, M.
+    pub posterior_samples: usize,
+    /// Exponent of the energy score.
+    pub alpha: f64,
+}
+
+impl ModelConfig {
+    /// Checks that all parts fit together.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.autoencoder().validate()?;
+        self.backbone().validate()?;
+        self.head().validate()?;
+        ConfigError::multiple("model.window", self.window, "model.chunk_size", self.chunk_size)?;
+        // Two chunks at least: one to see, one to predict.
+        let inside = self.window >= 2 * self.chunk_size;
+        ConfigError::range("model.window", self.window as f64, inside, "two chunks or more")
+    }
+
+    /// Chunks per window, S.
+    pub fn steps(&self) -> usize {
+        self.window / self.chunk_size
+    }
+
+    /// The autoencoder's whole configuration.
+    pub fn autoencoder(&self) -> AutoencoderConfig {
+        let a = &self.autoencoder;
+        AutoencoderConfig {
+            vocab_size: self.vocab_size,
+            chunk_size: self.chunk_size,
+            latent_size: self.latent_size,
+            hidden_size: a.hidden_size,
+            intermediate_size: a.intermediate_size,
+            encoder_layers: a.encoder_layers,
+            decoder_layers: a.decoder_layers,
+            norm_eps: a.norm_eps,
+            token_dropout: a.token_dropout,
+            latent_dropout: a.latent_dropout,
+            kl_weight: a.kl_weight,
+            kl_floor: a.kl_floor,
+        }
+    }
+
+    /// The backbone's whole configuration.
+    pub fn backbone(&self) -> BackboneConfig {
+        BackboneConfig {
+            vocab_size: self.vocab_size,
+            chunk_size: self.chunk_size,
+            transformer: self.backbone.clone(),
+        }
+    }
+
+    /// The head's whole configuration.
+    pub fn head(&self) -> EnergyHeadConfig {
+        EnergyHeadConfig {
+            hidden_size: self.backbone.hidden_size,
+            latent_size: self.latent_size,
+            blocks: self.head.blocks,
+            noise_size: self.head.noise_size,
+            samples: self.head.samples,
+            posterior_samples: self.head.posterior_samples,
+            alpha: self.head.alpha,
+        }
+    }
+
+    /// A model with fresh weights from `seed`, equal on every device.
+    pub fn init(&self, seed: u64, device: &Device) -> CalmModel {
+        let autoencoder = self.autoencoder().init(&mut Init::new(mix(seed, 1), device));
+        CalmModel { autoencoder, language_model: self.init_language_model(seed, device) }
+    }
+
+    /// The language model alone, with the weights that [`ModelConfig::init`] gives it.
+    pub fn init_language_model(&self, seed: u64, device: &Device) -> LanguageModel {
+        let init = &mut Init::new(mix(seed, 2), device);
+        LanguageModel { backbone: self.backbone().init(init), head: self.head().init(init) }
+    }
+
+    /// Parameters of backbone and head, without the autoencoder.
+    pub fn language_model_parameters(&self) -> u64 {
+        self.backbone().parameters() + self.head().parameters()
+    }
+
+    /// FLOPs per token of training the language model: backbone and head forward and backward,
+    /// the frozen encoder forward; attention over `context` steps.
+    pub fn language_model_train_flops(&self, context: usize) -> f64 {
+        let head = self.head();
+        let (one, shared) = (head.forward_macs(context), head.shared_macs());
+        let heads = self.head.samples as u64 * (one - shared) + shared;
+        let trained = self.backbone().forward_macs(context) + heads;
+        let macs = 3 * trained + self.autoencoder().encoder_macs();
+        2.0 * macs as f64 / self.chunk_size as f64
+    }
+
+    /// FLOPs per token of training the autoencoder.
+    pub fn autoencoder_train_flops(&self) -> f64 {
+        6.0 * self.autoencoder().forward_macs(0) as f64 / self.chunk_size as f64
+    }
+
+    /// FLOPs per generated token: one step with one head sample and one decode (T = 1).
+    pub fn inference_flops(&self, context: usize) -> f64 {
+        let macs = self.backbone().forward_macs(context)
+            + self.head().forward_macs(context)
+            + self.autoencoder().decoder_macs();
+        2.0 * macs as f64 / self.chunk_size as f64
+    }
+}

@@ -1,0 +1,94 @@
+//! Device strings: the one place where a backend is chosen.
+
+use burn::tensor::Device;
+
+use crate::{Error, Result};
+
+/// The forms that [`open_device`] understands.
+pub const DEVICE_FORMS: &str =
+    "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N]";
+
+/// Opens a device by its string, as given to `--device`.
+///
+/// `flex` is always there; the others need the feature of their name. `:N` is the N-th device of
+/// that kind in the executor's own order; without it the executor picks.
+///
+/// # Errors
+/// Unknown string, executor not compiled in, no such device.
+pub fn open_device(given: &str) -> Result<Device> {
+    let (name, index) = match given.split_once(':') {
+        Some((name, index)) => (name, Some(index)),
+        None => (given, None),
+    };
+    let unknown = || Error::UnknownDevice { given: given.to_owned(), known: DEVICE_FORMS };
+    let index: Option<usize> =
+        index.map(str::parse).transpose().map_err(|_| unknown())?;
+    match name {
+        "flex" if index.is_none() => Ok(Device::flex()),
+        "vulkan" => vulkan(given, index),
+        "webgpu" => webgpu(given, index),
+        "metal" => metal(given, index),
+        "cuda" => cuda(given, index),
+        "rocm" => rocm(given, index),
+        _ => Err(unknown()),
+    }
+}
+
+macro_rules! executor {
+    ($function:ident, $feature:literal, $kind:ident, $hint:literal) => {
+        #[cfg(feature = $feature)]
+        fn $function(given: &str, index: Option<usize>) -> Result<Device> {
+            let found = Device::enumerate(burn::tensor::DeviceType::$kind).into_vec();
+            let count = found.len();
+            found.into_iter().nth(index.unwrap_or(0)).ok_or_else(|| Error::NoDevice {
+                given: given.to_owned(),
+                found: match count {
+                    0 => "none".to_owned(),
+                    n => format!("only {n}, numbered from 0,"),
+                },
+                hint: if count == 0 { $hint } else { "" },
+            })
+        }
+
+        #[cfg(not(feature = $feature))]
+        fn $function(given: &str, _index: Option<usize>) -> Result<Device> {
+            Err(Error::NotCompiled { given: given.to_owned(), feature: $feature })
+        }
+    };
+}
+
+executor!(
+    vulkan,
+    "vulkan",
+    Vulkan,
+    "; install a Vulkan driver (mesa-vulkan-drivers brings a software one)"
+);
+executor!(webgpu, "webgpu", WebGpu, "");
+executor!(metal, "metal", Metal, "");
+executor!(cuda, "cuda", Cuda, "; is the NVIDIA driver installed?");
+executor!(rocm, "rocm", Rocm, "; is the ROCm driver installed?");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flex_is_always_there() {
+        assert_eq!(open_device("flex").unwrap(), Device::flex());
+    }
+
+    #[test]
+    fn nonsense_names_the_known_forms() {
+        for given in ["", "gpu", "flex:0", "vulkan:x", "cuda:-1", "Flex"] {
+            let error = open_device(given).unwrap_err().to_string();
+            assert!(error.contains("vulkan[:N]"), "{given}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn an_executor_that_is_not_compiled_names_its_feature() {
+        let error = open_device("cuda:1").unwrap_err().to_string();
+        assert!(error.contains("--features cuda"), "{error}");
+    }
+}

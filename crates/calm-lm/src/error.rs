@@ -1,0 +1,126 @@
+//! Errors of the composed model.
+
+use std::path::PathBuf;
+
+use calm_likelihood_free::SamplerError;
+use calm_nn::ConfigError;
+use thiserror::Error;
+
+/// What can go wrong with a model, its files or its device.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Sizes that don't fit together.
+    #[error("model configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// A temperature or pool that can't be served.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The tokenizer could not be read.
+    #[error(transparent)]
+    Data(#[from] calm_data::Error),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A directory that holds no checkpoint.
+    #[error("{}: no checkpoint here ({missing} is missing)", path.display())]
+    NoCheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// The file that should be there.
+        missing: String,
+    },
+    /// A file of a checkpoint is not what was written.
+    #[error(
+        "{}: damaged checkpoint file ({detail}); use an older checkpoint of the run or train again",
+        path.display()
+    )]
+    DamagedCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        detail: String,
+    },
+    /// Weights that don't fit the configuration beside them.
+    #[error("{}: weights don't fit the configuration: {detail}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What Burn says.
+        detail: String,
+    },
+    /// The tokenizer is not the one that the model was trained with.
+    #[error(
+        "{}: this tokenizer ({got:.12}..) is not the one that the model was trained with ({expected:.12}..)",
+        path.display()
+    )]
+    WrongTokenizer {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// Fingerprint that the checkpoint names.
+        expected: String,
+        /// Fingerprint of the file.
+        got: String,
+    },
+    /// A prompt that leaves no room in the window.
+    #[error(
+        "the prompt has {tokens} tokens, more than the model's window of {window}; shorten it"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The window in tokens.
+        window: usize,
+    },
+    /// A token that the model doesn't know.
+    #[error("token id {token} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocab_size: usize,
+    },
+    /// A device string that can't be read.
+    #[error("unknown device '{given}'; known: {known}")]
+    UnknownDevice {
+        /// What was given.
+        given: String,
+        /// The forms that are understood.
+        known: &'static str,
+    },
+    /// A device whose executor is not compiled in.
+    #[error(
+        "device '{given}' is not compiled in; run through `cargo xtask .. --device {given}` or build with `--features {feature}`"
+    )]
+    NotCompiled {
+        /// What was given.
+        given: String,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
+    /// No such device on this machine.
+    #[error("device '{given}': {found} found on this machine{hint}")]
+    NoDevice {
+        /// What was given.
+        given: String,
+        /// How many there are, in words.
+        found: String,
+        /// What might help.
+        hint: &'static str,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it happened at.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,38 @@
+//! The composed CALM model: a frozen chunk autoencoder and a language model that predicts the
+//! next vector in its latent space. Loss, generation, checkpoint directory, device strings.
+//!
+//! The backend is the [`Device`](burn::tensor::Device), chosen at run time: [`open_device`].
+//!
+//! ```no_run
+//! use calm_lm::{Checkpoint, GenerateOptions, Generator, open_device};
+//! use calm_likelihood_free::BatchSampler;
+//!
+//! let device = open_device("flex")?;
+//! let checkpoint = Checkpoint::open("runs/nano/checkpoints/lm/step-001000".as_ref())?;
+//! let model = checkpoint.load(&device)?;
+//! let tokenizer = checkpoint.tokenizer();
+//! let options = GenerateOptions {
+//!     sampler: BatchSampler::new(0.5, 200)?, max_tokens: 64,
+//!     end_of_text: tokenizer.end_of_text(), seed: 1,
+//! };
+//! let prompts = [tokenizer.encode("In the beginning")?];
+//! let texts = Generator::new(&model, checkpoint.config(), &prompts, options, &device)?.run();
+//! println!("{}", tokenizer.decode(&texts[0])?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checkpoint;
+mod config;
+mod device;
+mod error;
+mod generate;
+mod model;
+mod rollout;
+
+pub use checkpoint::{Checkpoint, CheckpointWriter, check_tokenizer};
+pub use config::{AutoencoderSection, HeadSection, ModelConfig};
+pub use device::{DEVICE_FORMS, open_device};
+pub use error::{Error, Result};
+pub use generate::{GenerateOptions, Generator, Stop, chunk_tensor};
+pub use model::{CalmModel, LanguageModel};
+pub use rollout::CalmRollout;

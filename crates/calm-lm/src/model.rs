@@ -1,0 +1,54 @@
+//! The composed model and its training loss.
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+use calm_autoencoder::ChunkAutoencoder;
+use calm_backbone::Backbone;
+use calm_likelihood_free::{EnergyHead, GenerativeHead, HeadLoss, LatentTarget};
+use calm_nn::Draws;
+
+/// Backbone and head: what the language-model stage trains.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// Chunks to hidden states.
+    pub backbone: Backbone,
+    /// Hidden states to random latents.
+    pub head: EnergyHead,
+}
+
+/// A CALM: the frozen autoencoder and the language model in its latent space.
+#[derive(Module, Debug)]
+pub struct CalmModel {
+    /// Chunks to latents and back.
+    pub autoencoder: ChunkAutoencoder,
+    /// The next-vector predictor.
+    pub language_model: LanguageModel,
+}
+
+impl LanguageModel {
+    /// Loss of predicting, from every chunk of the windows but the last, the next chunk's vector.
+    ///
+    /// `autoencoder` is frozen: it makes the targets outside the graph, without dropout.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, steps, K]`
+    pub fn loss(
+        &self,
+        autoencoder: &ChunkAutoencoder,
+        tokens: Tensor<3, Int>,
+        draws: &mut dyn Draws,
+    ) -> HeadLoss {
+        let [batch, steps, k] = tokens.dims();
+        let predictions = batch * (steps - 1);
+        // The last chunk of a window is a target only.
+        let seen = tokens.clone().narrow(1, 0, steps - 1);
+        let hidden = self.backbone.forward(seen);
+        let d = hidden.dims()[2];
+        let next = tokens.narrow(1, 1, steps - 1).reshape([predictions, k]);
+        let posterior = autoencoder.encode(next.without_autodiff());
+        let lift = |x: Tensor<2>| if hidden.is_autodiff() { Tensor::from_inner(x) } else { x };
+        let target =
+            LatentTarget { mean: lift(posterior.mean), log_std: lift(posterior.log_std) };
+        self.head.loss(hidden.clone().reshape([predictions, d]), &target, draws)
+    }
+}

@@ -1,0 +1,120 @@
+//! Drawing the next tokens at every start of a window, for BrierLM.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
+use calm_nn::{Branches, ChunkDecoder, Draws};
+
+use crate::{CalmModel, chunk_tensor};
+
+/// [`Rollout`] of a [`CalmModel`] without autodiff.
+#[derive(Debug)]
+pub struct CalmRollout<'a> {
+    model: &'a CalmModel,
+    device: &'a Device,
+}
+
+impl<'a> CalmRollout<'a> {
+    /// Rolls out `model`, which lives on `device`.
+    pub fn new(model: &'a CalmModel, device: &'a Device) -> Self {
+        Self { model, device }
+    }
+
+    /// Latents `[n, l]` to chunks on the host.
+    fn chunks(&self, latent: Tensor<2>) -> Vec<Vec<u32>> {
+        let k = self.model.autoencoder.chunk_size();
+        read_tokens(self.model.autoencoder.decode(latent))
+            .chunks_exact(k)
+            .map(<[u32]>::to_vec)
+            .collect()
+    }
+}
+
+/// Token ids of an integer tensor, row-major.
+pub(crate) fn read_tokens(tokens: Tensor<2, Int>) -> Vec<u32> {
+    tokens.into_data().iter::<i64>().map(|token| token as u32).collect()
+}
+
+/// A draw that still can agree with something: which start, which draw.
+struct Alive {
+    start: usize,
+    draw: usize,
+}
+
+impl Rollout for CalmRollout<'_> {
+    fn roll_out(&mut self, window: &[u32], draws: usize, random: &mut dyn Draws) -> Vec<Start> {
+        let k = self.model.autoencoder.chunk_size();
+        let starts = window.len().saturating_sub(MAX_N) / k;
+        if starts == 0 {
+            return Vec::new();
+        }
+        let language_model = &self.model.language_model;
+        let seen = &window[..starts * k];
+        let mut cache = language_model.backbone.cache(1, starts, self.device);
+        let tokens = chunk_tensor(seen, 1, k, self.device);
+        let hidden = language_model.backbone.step(tokens, &[0], &mut cache).squeeze_dim::<2>(0);
+        let latent = language_model.head.sample(hidden, draws, random); // [draws, starts, l]
+        let l = latent.dims()[2];
+        let mut first = self.chunks(latent.swap_dims(0, 1).reshape([starts * draws, l])).into_iter();
+        let mut result: Vec<Start> = (0..starts)
+            .map(|i| Start {
+                target: std::array::from_fn(|j| window[(i + 1) * k + j]),
+                draws: first.by_ref().take(draws).collect(),
+            })
+            .collect();
+
+        // Chunks shorter than an n-gram: go on along every draw that is not yet alone.
+        let mut branches = Branches::default();
+        let mut previous: Option<Vec<Alive>> = None;
+        for length in (k..MAX_N).step_by(k) {
+            let alive: Vec<Alive> = agreeing(&result, length);
+            if alive.is_empty() {
+                break;
+            }
+            if let Some(previous) = &previous {
+                // Draws only ever drop out, so the rows kept are found in one pass.
+                let mut rows = Vec::with_capacity(alive.len());
+                let mut row = 0;
+                for a in &alive {
+                    while (previous[row].start, previous[row].draw) != (a.start, a.draw) {
+                        row += 1;
+                    }
+                    rows.push(row);
+                }
+                branches.select(&rows, self.device);
+            }
+            let last: Vec<i32> = alive
+                .iter()
+                .flat_map(|a| &result[a.start].draws[a.draw][length - k..])
+                .map(|&token| token as i32)
+                .collect();
+            let queries = alive.len();
+            let tokens = Tensor::from_data(TensorData::new(last, [queries, k]), self.device);
+            let prefix: Vec<usize> = alive.iter().map(|a| a.start + 1).collect();
+            let hidden =
+                language_model.backbone.branch(tokens, &prefix, &cache, &mut branches);
+            let latent = language_model.head.sample(hidden, 1, random).squeeze_dim::<2>(0);
+            for (a, chunk) in alive.iter().zip(self.chunks(latent)) {
+                result[a.start].draws[a.draw].extend(chunk);
+            }
+            previous = Some(alive);
+        }
+        result
+    }
+}
+
+/// Draws of full `length` that agree so far with their target or with another draw.
+fn agreeing(starts: &[Start], length: usize) -> Vec<Alive> {
+    let mut alive = Vec::new();
+    for (start, at) in starts.iter().enumerate() {
+        let whole = |i: usize| at.draws[i].get(..length);
+        for (draw, tokens) in at.draws.iter().enumerate() {
+            let Some(tokens) = tokens.get(..length) else { continue };
+            let met = tokens == &at.target[..length]
+                || (0..at.draws.len()).any(|i| i != draw && whole(i) == Some(tokens));
+            if met {
+                alive.push(Alive { start, draw });
+            }
+        }
+    }
+    alive
+}

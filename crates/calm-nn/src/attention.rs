@@ -1,0 +1,131 @@
+//! Causal self-attention with grouped key/value heads and rotary positions.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor};
+
+use crate::kv_cache::LayerCache;
+use crate::{Init, Rope, TransformerConfig};
+
+/// Self-attention of one layer; four matrices without bias.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// Queries, `[d, heads * head_dim]`.
+    pub q: Linear,
+    /// Keys, `[d, kv_heads * head_dim]`.
+    pub k: Linear,
+    /// Values, `[d, kv_heads * head_dim]`.
+    pub v: Linear,
+    /// Output, `[heads * head_dim, d]`.
+    pub o: Linear,
+    heads: usize,
+    kv_heads: usize,
+}
+
+/// What a query may see beside the causal rule: `true` hides a key. `[batch, 1, queries, keys]`.
+pub type AttentionMask = Tensor<4, Bool>;
+
+impl SelfAttention {
+    /// A layer of the size in `config`.
+    pub fn new(config: &TransformerConfig, init: &mut Init<'_>) -> Self {
+        let d = config.hidden_size;
+        let kv = config.kv_heads * config.head_dim();
+        Self {
+            q: init.linear_no_bias(d, d),
+            k: init.linear_no_bias(d, kv),
+            v: init.linear_no_bias(d, kv),
+            o: init.linear_no_bias(d, d),
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+        }
+    }
+
+    /// Attends from the positions of `x` to themselves and, with a cache, to all before them.
+    ///
+    /// # Shapes
+    /// - x: `[batch, positions, d]`
+    /// - mask: `[batch, 1, positions, keys]`
+    /// - output: `[batch, positions, d]`
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: &Rope,
+        mask: Option<AttentionMask>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let (q, k, v) = self.project(x, rope);
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        let context = attention(q, self.repeat(k), self.repeat(v), mask, None, options);
+        self.merge(context)
+    }
+
+    /// Attends from many alternative continuations at once: every query sees the cached keys
+    /// that `hidden` leaves and the earlier steps of its own branch, never another branch.
+    ///
+    /// # Shapes
+    /// - x: `[1, queries, d]`
+    /// - hidden: `[1, 1, queries, cached]`, `true` hides
+    /// - own: earlier steps, each twice `[1, kv_heads, queries, head_dim]`; this step is appended
+    /// - output: `[1, queries, d]`
+    pub(crate) fn branch(
+        &self,
+        x: Tensor<3>,
+        rope: &Rope,
+        hidden: AttentionMask,
+        cache: &LayerCache,
+        own: &mut Vec<(Tensor<4>, Tensor<4>)>,
+    ) -> Tensor<3> {
+        let (q, k, v) = self.project(x, rope);
+        own.push((k, v));
+        let (keys, values) = cache.held();
+        let cached = keys.dims()[2];
+        let scale = 1.0 / (q.dims()[3] as f64).sqrt();
+        let prefix = (q.clone().matmul(self.repeat(keys).transpose()) * scale)
+            .mask_fill(hidden, f32::NEG_INFINITY);
+        // A branch's own keys are one per query, so their scores are row-wise dot products.
+        let own_scores = own
+            .iter()
+            .map(|(k, _)| (q.clone() * self.repeat(k.clone())).sum_dim(3) * scale);
+        let scores = Tensor::cat(std::iter::once(prefix).chain(own_scores).collect(), 3);
+        let weights = burn::tensor::activation::softmax(scores, 3);
+        let mut context = weights.clone().narrow(3, 0, cached).matmul(self.repeat(values));
+        for (j, (_, v)) in own.iter().enumerate() {
+            context = context + weights.clone().narrow(3, cached + j, 1) * self.repeat(v.clone());
+        }
+        self.merge(context)
+    }
+
+    fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let split = |y: Tensor<3>, heads: usize| {
+            let [batch, positions, width] = y.dims();
+            y.reshape([batch, positions, heads, width / heads]).swap_dims(1, 2)
+        };
+        let q = rope.rotate(split(self.q.forward(x.clone()), self.heads));
+        let k = rope.rotate(split(self.k.forward(x.clone()), self.kv_heads));
+        let v = split(self.v.forward(x), self.kv_heads);
+        (q, k, v)
+    }
+
+    /// One key/value head for every query head: `[b, kv_heads, t, w]` to `[b, heads, t, w]`.
+    fn repeat(&self, x: Tensor<4>) -> Tensor<4> {
+        let groups = self.heads / self.kv_heads;
+        if groups == 1 {
+            return x;
+        }
+        let [batch, kv_heads, positions, width] = x.dims();
+        x.unsqueeze_dim::<5>(2)
+            .expand([batch, kv_heads, groups, positions, width])
+            .reshape([batch, self.heads, positions, width])
+    }
+
+    fn merge(&self, context: Tensor<4>) -> Tensor<3> {
+        let [batch, heads, positions, width] = context.dims();
+        self.o.forward(context.swap_dims(1, 2).reshape([batch, positions, heads * width]))
+    }
+}

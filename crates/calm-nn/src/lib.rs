@@ -1,0 +1,45 @@
+//! LLaMA blocks shared by the CALM backbone and the token baseline, and what the lower crates of
+//! the workspace speak through: [`Cost`], [`ChunkDecoder`], [`Draws`].
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use calm_nn::{Cost, Init, TransformerConfig};
+//!
+//! let device = Device::flex();
+//! let config = TransformerConfig {
+//!     layers: 2, hidden_size: 32, intermediate_size: 48, heads: 4, kv_heads: 2,
+//!     rope_theta: 10_000.0, norm_eps: 1e-6,
+//! };
+//! config.validate()?;
+//! let transformer = config.init(&mut Init::new(7, &device));
+//! let hidden = transformer.forward(Tensor::ones([1, 5, 32], &device));
+//! assert_eq!(hidden.dims(), [1, 5, 32]);
+//! assert_eq!(config.cache_bytes(), 2 * 2 * 16 * 4);
+//! # Ok::<(), calm_nn::ConfigError>(())
+//! ```
+
+mod attention;
+mod cost;
+mod decoder;
+mod draws;
+mod error;
+mod init;
+mod kv_cache;
+mod loss;
+mod random;
+mod rope;
+mod swiglu;
+mod transformer;
+
+pub use attention::{AttentionMask, SelfAttention};
+pub use cost::Cost;
+pub use decoder::ChunkDecoder;
+pub use draws::{Draws, HostDraws, Replay};
+pub use error::ConfigError;
+pub use init::{Init, WEIGHT_STD};
+pub use kv_cache::{KvCache, LayerCache};
+pub use loss::cross_entropy;
+pub use random::{RandomStream, mix};
+pub use rope::Rope;
+pub use swiglu::SwiGlu;
+pub use transformer::{Block, Branches, Transformer, TransformerConfig};

@@ -1,0 +1,217 @@
+//! Rows of `metrics.jsonl` (one per logged step) and of `eval/history.jsonl` (one per evaluation).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Protocol;
+use crate::finite;
+
+/// Which model a row or a checkpoint belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The chunk autoencoder.
+    Autoencoder,
+    /// The CALM language model on the frozen autoencoder.
+    Lm,
+    /// The token model that CALM is compared with.
+    Baseline,
+}
+
+impl Stage {
+    /// All stages in the order in which they are trained.
+    pub const ALL: [Self; 3] = [Self::Autoencoder, Self::Lm, Self::Baseline];
+
+    /// The name used in files and directories.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Autoencoder => "autoencoder",
+            Self::Lm => "lm",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One logged training step. `tokens`, `flops` and `seconds` count from the start of the stage.
+///
+/// A number that is not finite is written as `null` and read back as NaN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricRow {
+    /// The model being trained.
+    pub stage: Stage,
+    /// Optimizer steps done, this one included.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Floating-point operations spent, by the counting rule of the model's cost.
+    #[serde(with = "finite")]
+    pub flops: f64,
+    /// Wall-clock seconds spent.
+    #[serde(with = "finite")]
+    pub seconds: f64,
+    /// Training loss of this step.
+    #[serde(with = "finite")]
+    pub loss: f64,
+    /// Throughput since the previous row, in tokens per second.
+    #[serde(with = "finite")]
+    pub tokens_per_s: f64,
+    /// Share of the device's peak FLOP rate that was used, where the peak is known.
+    #[serde(default)]
+    pub mfu: Option<f64>,
+    /// Global gradient norm before clipping.
+    #[serde(with = "finite")]
+    pub grad_norm: f64,
+    /// Learning rate.
+    #[serde(with = "finite")]
+    pub lr: f64,
+    /// Autoencoder: KL term, unweighted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Autoencoder: reconstruction term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction: Option<f64>,
+    /// Autoencoder: share of the batch's tokens reconstructed exactly, under training noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// Energy score: mean distance between model samples and posterior draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attraction: Option<f64>,
+    /// Energy score: mean distance between model samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repulsion: Option<f64>,
+}
+
+/// One evaluation during a run. Brier arrays hold n = 1..4.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalPoint {
+    /// The model that was evaluated.
+    pub stage: Stage,
+    /// Optimizer steps it had done.
+    pub step: u64,
+    /// Tokens it had seen.
+    pub tokens: u64,
+    /// Share of held-out tokens reconstructed from the posterior mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_accuracy: Option<f64>,
+    /// Share of held-out tokens reconstructed from a latent drawn from the posterior.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noisy_token_accuracy: Option<f64>,
+    /// Brier-1..4.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "finite::maybe_four"
+    )]
+    pub brier: Option<[f64; 4]>,
+    /// Standard errors of Brier-1..4.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "finite::maybe_four"
+    )]
+    pub brier_se: Option<[f64; 4]>,
+    /// BrierLM, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_lm: Option<f64>,
+    /// Standard error of BrierLM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_lm_se: Option<f64>,
+    /// How the Brier figures were obtained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A row with recognisable numbers.
+    pub(crate) fn row(stage: Stage, step: u64) -> MetricRow {
+        MetricRow {
+            stage,
+            step,
+            tokens: step * 512,
+            flops: 1.5e9 * step as f64,
+            seconds: 0.25 * step as f64,
+            loss: 8.0 / step.max(1) as f64,
+            tokens_per_s: 2048.0,
+            mfu: None,
+            grad_norm: 0.5,
+            lr: 3e-4,
+            kl: None,
+            reconstruction: None,
+            token_accuracy: None,
+            attraction: None,
+            repulsion: None,
+        }
+    }
+
+    #[test]
+    fn a_row_has_exactly_the_promised_keys() {
+        let json = serde_json::to_string(&row(Stage::Lm, 2)).unwrap();
+        assert_eq!(
+            json,
+            "{\"stage\":\"lm\",\"step\":2,\"tokens\":1024,\"flops\":3000000000.0,\"seconds\":0.5,\
+             \"loss\":4.0,\"tokens_per_s\":2048.0,\"mfu\":null,\"grad_norm\":0.5,\"lr\":0.0003}"
+        );
+    }
+
+    #[test]
+    fn not_a_number_stays_valid_json() {
+        let odd = MetricRow {
+            grad_norm: f64::INFINITY,
+            ..row(Stage::Lm, 1)
+        };
+        let json = serde_json::to_string(&odd).unwrap();
+        assert!(json.contains("\"grad_norm\":null"), "{json}");
+        let back: MetricRow = serde_json::from_str(&json).unwrap();
+        assert!(back.grad_norm.is_nan());
+
+        let point = EvalPoint {
+            stage: Stage::Lm,
+            step: 1,
+            tokens: 1,
+            token_accuracy: None,
+            noisy_token_accuracy: None,
+            brier: Some([0.5, f64::NAN, 0.0, -0.1]),
+            brier_se: None,
+            brier_lm: Some(0.0),
+            brier_lm_se: None,
+            protocol: None,
+        };
+        let json = serde_json::to_string(&point).unwrap();
+        assert!(json.contains("\"brier\":[0.5,null,0.0,-0.1]"), "{json}");
+        let back: EvalPoint = serde_json::from_str(&json).unwrap();
+        let brier = back.brier.unwrap();
+        assert!(brier[1].is_nan());
+        assert_eq!((brier[0], brier[3], back.brier_se), (0.5, -0.1, None));
+    }
+
+    #[test]
+    fn a_missing_loss_is_an_error_but_a_missing_extra_is_not() {
+        let mut value = serde_json::to_value(row(Stage::Baseline, 3)).unwrap();
+        value.as_object_mut().unwrap().remove("mfu");
+        assert!(serde_json::from_value::<MetricRow>(value.clone()).is_ok());
+        value.as_object_mut().unwrap().remove("loss");
+        let error = serde_json::from_value::<MetricRow>(value).unwrap_err();
+        assert!(error.to_string().contains("loss"), "{error}");
+    }
+
+    #[test]
+    fn stage_names_agree_with_their_json() {
+        for stage in Stage::ALL {
+            assert_eq!(
+                serde_json::to_string(&stage).unwrap(),
+                format!("\"{stage}\"")
+            );
+        }
+        assert!(serde_json::from_str::<Stage>("\"LM\"").is_err());
+    }
+}

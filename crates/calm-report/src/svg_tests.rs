@@ -1,0 +1,203 @@
+//! Tests of the charts: coordinates of known points, bands, gaps, labels, escaping.
+
+use super::*;
+
+/// The `d` attribute of the first path of a class.
+fn path<'a>(svg: &'a str, class: &str) -> &'a str {
+    let start = format!("<path class=\"{class}\" d=\"");
+    let rest = &svg[svg
+        .find(&start)
+        .unwrap_or_else(|| panic!("no {class} in {svg}"))
+        + start.len()..];
+    &rest[..rest.find('"').unwrap()]
+}
+
+fn chart() -> LineChart {
+    LineChart::new("Loss", "tokens", "nats").height(300.0)
+}
+
+#[test]
+fn points_land_where_the_axes_say() {
+    // y: 0..10 with 3 % of room widens to 0..12 in steps of 2; the frame is 54..260 and 64..704.
+    let line = Series::new("a", vec![(0.0, 0.0), (50.0, 6.0), (100.0, 10.0)]);
+    let svg = chart().series(line).to_inline_svg();
+    assert_eq!(path(&svg, "line s1"), "M64,260L384,157L704,88.3");
+    assert!(
+        svg.contains("x=\"56\" y=\"157\" dy=\"4\">6</text>"),
+        "{svg}"
+    );
+    assert!(svg.contains(">100</text>"), "{svg}");
+}
+
+#[test]
+fn a_log_axis_spaces_ratios_equally_and_leaves_gaps_for_what_has_no_place() {
+    let points = vec![
+        (1.0, 100.0),
+        (10.0, 10.0),
+        (100.0, 1.0),
+        (1000.0, 0.0),
+        (1000.0, 10.0),
+    ];
+    let svg = chart()
+        .scales(Scale::Log, Scale::Log)
+        .series(Series::new("a", points))
+        .to_svg();
+    // Room of 4 % of two decades on either side: 1 lies at 0.08/2.16 of the height above the floor.
+    let d = path(&svg, "line s1");
+    assert_eq!(d, "M64,61.6L277.3,157L490.7,252.4M704,157");
+    for label in [">1</text>", ">10</text>", ">100</text>", ">1000</text>"] {
+        assert!(svg.contains(label), "{label} in {svg}");
+    }
+}
+
+#[test]
+fn the_band_runs_forth_above_and_back_below() {
+    let line = Series::new("a", vec![(0.0, 4.0), (1.0, 6.0)]).with_errors(vec![1.0, 2.0]);
+    let svg = chart().series(line).to_inline_svg();
+    let corners: Vec<(f64, f64)> = path(&svg, "band s1")
+        .trim_start_matches('M')
+        .trim_end_matches('Z')
+        .split('L')
+        .map(|p| p.split_once(',').unwrap())
+        .map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
+        .collect();
+    let xs: Vec<_> = corners.iter().map(|c| c.0).collect();
+    assert_eq!(xs, [64.0, 704.0, 704.0, 64.0]);
+    // Heights are 5, 8, 4, 3: above the line first, so smaller on the canvas.
+    let unit = (corners[2].1 - corners[1].1) / 4.0;
+    approx::assert_abs_diff_eq!(corners[0].1 - corners[1].1, 3.0 * unit, epsilon = 0.2);
+    approx::assert_abs_diff_eq!(corners[3].1 - corners[2].1, unit, epsilon = 0.2);
+}
+
+#[test]
+fn a_missing_error_interrupts_the_band_but_not_the_line() {
+    let points = (0..5).map(|i| (f64::from(i), 1.0)).collect();
+    let errors = vec![0.1, 0.1, f64::NAN, 0.1, 0.1];
+    let svg = chart()
+        .series(Series::new("a", points).with_errors(errors))
+        .to_inline_svg();
+    assert_eq!(svg.matches("class=\"band s1\"").count(), 2);
+    assert_eq!(path(&svg, "line s1").matches('M').count(), 1);
+}
+
+#[test]
+fn smoothing_draws_a_calmer_line_over_the_raw_one() {
+    let points: Vec<_> = (0..40).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+    let svg = chart()
+        .series(Series::new("energy", points).smoothed(0.9))
+        .to_inline_svg();
+    let heights = |class: &str| {
+        let ys = path(&svg, class)[1..]
+            .split('L')
+            .map(|p| p.split_once(',').unwrap().1);
+        ys.map(|y| y.parse::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    let spread = |ys: &[f64]| {
+        let late = &ys[20..];
+        late.iter().fold(f64::MIN, |a, &b| a.max(b)) - late.iter().fold(f64::MAX, |a, &b| a.min(b))
+    };
+    assert!(spread(&heights("line s1")) < 0.2 * spread(&heights("raw s1")));
+}
+
+#[test]
+fn several_curves_have_a_legend_and_one_has_none() {
+    let series = |name: &str| Series::new(name, vec![(0.0, 0.0), (1.0, 1.0)]);
+    let one = chart().series(series("first"));
+    assert!(!one.to_inline_svg().contains("first"));
+    let svg = one.series(series("second")).to_inline_svg();
+    assert!(
+        svg.contains("<text class=\"key\" x=\"24\" y=\"60\">first</text>"),
+        "{svg}"
+    );
+    assert!(svg.contains("<path class=\"line s2\""), "{svg}");
+}
+
+#[test]
+fn the_label_of_a_reference_line_keeps_clear_of_the_curve() {
+    // Right above the line at the right end, far away at the left one.
+    let near = Series::new("a", vec![(0.0, 9.0), (40.0, 5.4), (100.0, 5.4)]);
+    let svg = chart()
+        .series(near)
+        .reference(5.0, "unigram")
+        .to_inline_svg();
+    assert!(svg.contains("<text class=\"halo\" x=\"68\""), "{svg}");
+    let far = Series::new("a", vec![(0.0, 9.0), (100.0, 9.0)]);
+    let svg = chart()
+        .series(far)
+        .reference(5.0, "unigram")
+        .to_inline_svg();
+    assert!(svg.contains("<text class=\"halo end\" x=\"704\""), "{svg}");
+}
+
+#[test]
+fn an_error_band_does_not_stretch_a_bounded_axis() {
+    let line = Series::new("a", vec![(0.0, 0.01), (1.0, 0.5)]).with_errors(vec![0.1, 0.1]);
+    let svg = chart()
+        .within(0.0, 100.0)
+        .series(line.clone())
+        .to_inline_svg();
+    assert!(!svg.contains('−'), "{svg}");
+    assert!(chart().series(line).to_inline_svg().contains('−'));
+}
+#[test]
+fn a_reference_line_is_always_in_view() {
+    let svg = chart()
+        .series(Series::new("a", vec![(0.0, 5.0), (1.0, 6.0)]))
+        .reference(1.0, "unigram <0.011>")
+        .to_inline_svg();
+    assert!(
+        svg.contains("class=\"reference\" x1=\"64\" x2=\"704\""),
+        "{svg}"
+    );
+    assert!(svg.contains(">unigram &lt;0.011&gt;</text>"), "{svg}");
+    assert!(
+        svg.contains(">1</text>") && svg.contains(">6</text>"),
+        "{svg}"
+    );
+}
+
+#[test]
+fn dots_tell_their_values() {
+    let points = vec![(1_500_000.0, 0.0131), (3_000_000.0, 0.02)];
+    let errors = vec![0.0004, 0.0004];
+    let series = Series::new("CALM", points).with_errors(errors).with_dots();
+    let svg = chart().series(series).to_inline_svg();
+    let title = "<title>CALM: 0.01310 ± 0.00040 at 1.5 M tokens</title>";
+    assert!(svg.contains(title), "{svg}");
+}
+
+#[test]
+fn long_curves_stay_small() {
+    let points = (0..100_000)
+        .map(|i| (f64::from(i), f64::from(i % 97)))
+        .collect();
+    let svg = chart().series(Series::new("a", points)).to_inline_svg();
+    assert!(svg.len() < 60_000, "{} bytes", svg.len());
+}
+
+#[test]
+fn nothing_to_draw_is_said() {
+    for points in [vec![], vec![(0.0, f64::NAN)]] {
+        let svg = chart()
+            .series(Series::new("a", points))
+            .reference(1.0, "r")
+            .to_inline_svg();
+        assert!(svg.contains("no data yet"), "{svg}");
+        assert!(!svg.contains("NaN"), "{svg}");
+    }
+}
+
+#[test]
+fn titles_are_escaped_everywhere() {
+    let svg = LineChart::new("a<b", "x&y", "\"q\"").series(Series::new("<s>", vec![(0.0, 1.0)]));
+    let svg = svg.to_svg();
+    assert!(
+        svg.contains("aria-label=\"a&lt;b: &quot;q&quot;\""),
+        "{svg}"
+    );
+    assert!(
+        svg.contains("<title>&lt;s&gt;: 1.000 at 0 x&amp;y</title>"),
+        "{svg}"
+    );
+    assert!(svg.contains("@media (prefers-color-scheme: dark)"));
+}

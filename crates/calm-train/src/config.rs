@@ -1,0 +1,212 @@
+//! The experiment: everything that a run depends on, as one TOML file.
+
+use calm_data::{BadLinePolicy, Split};
+use calm_eval::EvalConfig;
+use calm_lm::ModelConfig;
+use calm_nn::ConfigError;
+use serde::{Deserialize, Serialize};
+
+/// A complete experiment. Every field stands in every preset; there are no hidden defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Name of the preset.
+    pub preset: String,
+    /// Seed of weights, order of the text, and all draws.
+    pub seed: u64,
+    /// The text.
+    pub data: DataConfig,
+    /// The model.
+    pub model: ModelConfig,
+    /// The optimizer, for both stages.
+    pub optim: OptimConfig,
+    /// The autoencoder stage.
+    pub autoencoder: StageConfig,
+    /// The language-model stage.
+    pub lm: StageConfig,
+    /// Evaluation at the end of a run.
+    pub eval: EvalConfig,
+    /// Evaluation on the way, for the curves.
+    pub progress_eval: EvalConfig,
+    /// Sample texts at the end of a run.
+    pub samples: SamplesConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// The text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Named corpora or paths.
+    pub corpus: Vec<String>,
+    /// A tokenizer.json to use; empty trains one of `model.vocab_size` tokens on the corpus.
+    pub tokenizer: String,
+    /// Share of the documents held out for evaluation.
+    pub heldout_fraction: f64,
+    /// What to do with a bad JSONL line.
+    pub bad_lines: BadLinePolicy,
+}
+
+impl DataConfig {
+    /// The split of documents. Its seed is fixed, so that every run holds out the same text.
+    pub fn split(&self) -> Split {
+        Split { heldout_fraction: self.heldout_fraction, seed: 0 }
+    }
+}
+
+/// AdamW and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimConfig {
+    /// Peak learning rate of the language-model stage.
+    pub lr: f64,
+    /// Peak learning rate of the autoencoder stage.
+    pub autoencoder_lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay of matrices and embeddings; biases and norms are never decayed.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient; larger ones are scaled down.
+    pub clip_norm: f64,
+}
+
+/// One stage of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Windows per forward pass.
+    pub batch_windows: usize,
+    /// Forward passes per optimizer step; their gradients are averaged.
+    pub accumulate: usize,
+    /// Steps over which the learning rate rises linearly from 0.
+    pub warmup_steps: u64,
+    /// Last steps over which it falls linearly to 0; 0 keeps it constant, as published.
+    pub decay_steps: u64,
+    /// Steps between lines of metrics.jsonl.
+    pub log_every: u64,
+    /// Steps between evaluations on the way; 0 for none.
+    pub eval_every: u64,
+    /// Steps between checkpoints; the last step always makes one.
+    pub checkpoint_every: u64,
+}
+
+impl StageConfig {
+    /// Learning rate of `step`, counted from 1: warm-up, constant, decay.
+    pub fn lr(&self, peak: f64, step: u64) -> f64 {
+        let up = if self.warmup_steps == 0 { 1.0 } else { step as f64 / self.warmup_steps as f64 };
+        let left = (self.steps + 1).saturating_sub(step) as f64;
+        let down = if self.decay_steps == 0 { 1.0 } else { left / self.decay_steps as f64 };
+        peak * up.min(down).min(1.0)
+    }
+
+    /// Tokens that one optimizer step reads.
+    pub fn tokens_per_step(&self, window: usize) -> u64 {
+        (self.batch_windows * self.accumulate * window) as u64
+    }
+}
+
+/// Sample texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplesConfig {
+    /// Prompts; the empty one is allowed.
+    pub prompts: Vec<String>,
+    /// Temperatures, each 1/n.
+    pub temperatures: Vec<f64>,
+    /// Tokens per text.
+    pub tokens: usize,
+    /// Draws per chunk below temperature 1.
+    pub pool: usize,
+}
+
+/// Checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Newest checkpoints kept per stage.
+    pub keep: usize,
+}
+
+impl Experiment {
+    /// Checks everything that can be checked before work begins.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        let inside = self.data.heldout_fraction > 0.0 && self.data.heldout_fraction < 1.0;
+        let fraction = self.data.heldout_fraction;
+        ConfigError::range("data.heldout_fraction", fraction, inside, "0 < share < 1")?;
+        for (field, value) in [
+            ("optim.lr", self.optim.lr),
+            ("optim.autoencoder_lr", self.optim.autoencoder_lr),
+            ("optim.epsilon", self.optim.epsilon),
+            ("optim.clip_norm", self.optim.clip_norm),
+        ] {
+            let inside = value > 0.0 && value.is_finite();
+            ConfigError::range(field, value, inside, "greater than 0")?;
+        }
+        for (field, value) in [("optim.beta1", self.optim.beta1), ("optim.beta2", self.optim.beta2)]
+        {
+            ConfigError::range(field, value, (0.0..1.0).contains(&value), "0 <= beta < 1")?;
+        }
+        let decay = self.optim.weight_decay;
+        ConfigError::range("optim.weight_decay", decay, decay >= 0.0, "0 or more")?;
+        for stage in [&self.autoencoder, &self.lm] {
+            ConfigError::positive("batch_windows", stage.batch_windows)?;
+            ConfigError::positive("accumulate", stage.accumulate)?;
+            ConfigError::positive("steps", stage.steps as usize)?;
+            ConfigError::positive("log_every", stage.log_every as usize)?;
+            ConfigError::positive("checkpoint_every", stage.checkpoint_every as usize)?;
+        }
+        for eval in [&self.eval, &self.progress_eval] {
+            let draws = eval.draws as f64;
+            ConfigError::range("eval.draws", draws, draws >= 2.0, "2 or more: pairs are compared")?;
+            let windows = eval.windows as f64;
+            ConfigError::range("eval.windows", windows, windows >= 2.0, "2 or more")?;
+        }
+        ConfigError::positive("checkpoint.keep", self.checkpoint.keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage() -> StageConfig {
+        StageConfig {
+            steps: 100,
+            batch_windows: 2,
+            accumulate: 3,
+            warmup_steps: 10,
+            decay_steps: 20,
+            log_every: 1,
+            eval_every: 0,
+            checkpoint_every: 50,
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_warms_up_stays_and_decays() {
+        let s = stage();
+        assert!((s.lr(1.0, 1) - 0.1).abs() < 1e-12, "the first step already learns");
+        assert_eq!(s.lr(1.0, 10), 1.0);
+        assert_eq!(s.lr(1.0, 81), 1.0);
+        assert!((s.lr(1.0, 91) - 0.5).abs() < 1e-12);
+        assert!((s.lr(1.0, 100) - 0.05).abs() < 1e-12, "the last step still learns");
+        let constant = StageConfig { warmup_steps: 0, decay_steps: 0, ..s };
+        assert!((1..=100).all(|step| constant.lr(3e-4, step) == 3e-4));
+    }
+
+    #[test]
+    fn a_step_reads_every_accumulated_window() {
+        assert_eq!(stage().tokens_per_step(64), 2 * 3 * 64);
+    }
+}

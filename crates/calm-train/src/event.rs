@@ -1,0 +1,71 @@
+//! What a run tells whoever watches; nothing prints from here.
+
+use std::path::Path;
+
+use calm_data::{FetchEvent, PrepareProgress};
+use calm_report::{EvalPoint, MetricRow, SampleText, Stage, Summary};
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A corpus is being fetched.
+    Fetch(FetchEvent),
+    /// The tokenizer is being trained on the corpus.
+    TrainingTokenizer {
+        /// Tokens of the vocabulary.
+        vocab_size: usize,
+    },
+    /// The corpus is being turned into token ids.
+    Tokenizing(PrepareProgress),
+    /// The text is ready.
+    DataReady {
+        /// Training tokens.
+        train_tokens: u64,
+        /// Held-out tokens.
+        heldout_tokens: u64,
+        /// JSONL lines that were skipped as bad.
+        bad_lines: u64,
+    },
+    /// A stage begins, or goes on after `from` steps.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+        /// Steps done already.
+        from: u64,
+        /// Steps in all.
+        steps: u64,
+        /// Parameters that are trained.
+        parameters: u64,
+    },
+    /// A step was made.
+    Stepped {
+        /// Which stage.
+        stage: Stage,
+        /// Steps done.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Tokens per second of this step.
+        tokens_per_s: f64,
+    },
+    /// A line was added to metrics.jsonl.
+    Logged(&'a MetricRow),
+    /// An evaluation on the way.
+    Evaluated(&'a EvalPoint),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+    /// The final evaluation goes on.
+    Scoring {
+        /// Windows done.
+        done: usize,
+        /// Windows in all.
+        of: usize,
+    },
+    /// A sample text was written.
+    Sampled(&'a SampleText),
+    /// The run is complete.
+    Finished(&'a Summary),
+}
+
+/// Receives events.
+pub type Observer<'a> = &'a mut dyn FnMut(Event<'_>);

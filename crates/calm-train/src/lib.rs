@@ -1,0 +1,42 @@
+//! Presets, experiment configuration, stages, optimizer, step loop, checkpoints and resume.
+//!
+//! A run is a directory; [`train`] starts one and [`resume`] goes on with one, exactly: the loss
+//! of every later step is the one that an uninterrupted run has.
+//!
+//! ```no_run
+//! use std::sync::atomic::AtomicBool;
+//! use calm_data::CacheDir;
+//! use calm_train::{Options, Stages, preset, train};
+//!
+//! let experiment = preset::resolve("debug", &["optim.lr=3e-4".to_owned()])?;
+//! let device = calm_lm::open_device("flex")?;
+//! let options = Options {
+//!     out: "runs/debug".into(), stages: Stages::All, device: &device,
+//!     cache: &CacheDir::default_location()?, interrupt: &AtomicBool::new(false),
+//! };
+//! train(experiment, Default::default(), &options, &mut |event| println!("{event:?}"))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+pub mod data;
+mod error;
+mod event;
+mod finish;
+mod machine;
+mod optimizer;
+pub mod preset;
+mod run;
+mod state;
+mod step_loop;
+mod tasks;
+
+pub use config::{
+    CheckpointConfig, DataConfig, Experiment, OptimConfig, SamplesConfig, StageConfig,
+};
+pub use error::{Error, Result};
+pub use event::{Event, Observer};
+pub use machine::{matmul_peak, peak_rss_bytes};
+pub use optimizer::{adamw, clip_by_global_norm};
+pub use run::{Options, RunEnd, Stages, resume, train};
+pub use state::{TrainState, language_model_checkpoint};

@@ -1,0 +1,216 @@
+//! Presets, files and `--set`: preset < file < set; unknown keys are errors.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use crate::{Error, Experiment, Result};
+
+/// The presets in the program, each a complete TOML file under `presets/`.
+pub const PRESETS: [(&str, &str); 2] = [
+    ("debug", include_str!("../../../presets/debug.toml")),
+    ("nano", include_str!("../../../presets/nano.toml")),
+];
+
+/// The experiment of a preset (or of a complete .toml file), with `key=value` overrides.
+///
+/// # Errors
+/// Unknown preset or key (with a suggestion), bad TOML, a value of the wrong type, sizes that
+/// don't fit together.
+pub fn resolve(preset: &str, overrides: &[String]) -> Result<Experiment> {
+    let (origin, text) = match PRESETS.iter().find(|(name, _)| *name == preset) {
+        Some((_, text)) => (format!("preset {preset}"), (*text).to_owned()),
+        None if preset.ends_with(".toml") => {
+            let text = std::fs::read_to_string(preset).map_err(Error::io(preset))?;
+            (preset.to_owned(), text)
+        }
+        None => return Err(unknown_preset(preset)),
+    };
+    parse(&origin, &text, overrides)
+}
+
+/// Reads the resolved configuration of a run.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn load(path: &Path) -> Result<Experiment> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    parse(&path.display().to_string(), &text, &[])
+}
+
+/// The configuration as TOML, loadable by [`load`].
+///
+/// # Errors
+/// Never in practice: every field has a TOML form.
+pub fn to_toml(experiment: &Experiment) -> Result<String> {
+    toml::to_string(experiment)
+        .map_err(|e| Error::BadConfig { origin: "configuration".into(), detail: e.to_string() })
+}
+
+fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
+    let bad = |origin: &str, detail: String| Error::BadConfig {
+        origin: origin.to_owned(),
+        detail: detail.split_whitespace().collect::<Vec<_>>().join(" "),
+    };
+    let mut table: Table = text.parse().map_err(|e: toml::de::Error| bad(origin, e.to_string()))?;
+    let reference = reference();
+    check_keys(origin, "", &table, &reference)?;
+    for assignment in overrides {
+        let origin = format!("--set {assignment}");
+        let (key, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| bad(&origin, "expected key=value".to_owned()))?;
+        set(&origin, &mut table, &reference, key.trim(), value.trim())?;
+    }
+    let experiment: Experiment =
+        Value::Table(table).try_into().map_err(|e: toml::de::Error| {
+            bad(origin, e.message().to_owned())
+        })?;
+    experiment.validate()?;
+    Ok(experiment)
+}
+
+/// All keys there are: those of the first preset, which is complete.
+fn reference() -> Table {
+    PRESETS[0].1.parse().expect("the debug preset is TOML")
+}
+
+fn check_keys(origin: &str, prefix: &str, table: &Table, reference: &Table) -> Result<()> {
+    for (key, value) in table {
+        match (value, reference.get(key)) {
+            (_, None) => return Err(unknown_key(origin, &format!("{prefix}{key}"))),
+            (Value::Table(inner), Some(Value::Table(known))) => {
+                check_keys(origin, &format!("{prefix}{key}."), inner, known)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &str) -> Result<()> {
+    let path: Vec<&str> = key.split('.').collect();
+    let (last, sections) = path.split_last().expect("split gives one part at least");
+    let (mut table, mut known) = (table, reference);
+    for section in sections {
+        let inner = table.get_mut(*section).and_then(Value::as_table_mut);
+        let inner_known = known.get(*section).and_then(Value::as_table);
+        let (Some(inner), Some(inner_known)) = (inner, inner_known) else {
+            return Err(unknown_key(origin, key));
+        };
+        (table, known) = (inner, inner_known);
+    }
+    let old = known.get(*last).filter(|old| !old.is_table());
+    let Some(old) = old else { return Err(unknown_key(origin, key)) };
+    table.insert((*last).to_owned(), read_value(value, old));
+    Ok(())
+}
+
+/// A TOML value where it is one, else a string; whole numbers become floats, and single values
+/// lists, where the key holds such.
+fn read_value(text: &str, old: &Value) -> Value {
+    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    match (parsed.unwrap_or_else(|| Value::String(text.to_owned())), old) {
+        (Value::Integer(i), Value::Float(_)) => Value::Float(i as f64),
+        (value @ Value::Array(_), Value::Array(_)) => value,
+        (value, Value::Array(_)) => Value::Array(vec![value]),
+        (value, _) => value,
+    }
+}
+
+fn unknown_preset(given: &str) -> Error {
+    let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+    Error::UnknownPreset {
+        given: given.to_owned(),
+        suggestion: nearest(given, names.iter().map(|s| (*s).to_owned())),
+        known: names.join(", "),
+    }
+}
+
+fn unknown_key(origin: &str, key: &str) -> Error {
+    let mut known = Vec::new();
+    flatten("", &reference(), &mut known);
+    let suggestion = nearest(key, known.into_iter());
+    Error::UnknownKey { origin: origin.to_owned(), key: key.to_owned(), suggestion }
+}
+
+fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(&format!("{path}."), inner, keys),
+            _ => keys.push(path),
+        }
+    }
+}
+
+/// The candidate most like `given`, if any is like it at all; the last part of a dotted key
+/// alone is tried too, so that `learning_rte` and `steps` find their section.
+fn nearest(given: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    let last = |s: &str| s.rsplit('.').next().unwrap_or(s).to_owned();
+    candidates
+        .map(|c| {
+            let whole = strsim::jaro_winkler(given, &c);
+            let part = strsim::jaro_winkler(&last(given), &last(&c)) - 0.02;
+            (whole.max(part), c)
+        })
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_complete_and_valid_and_survives_its_own_toml() {
+        for (name, _) in PRESETS {
+            let experiment = resolve(name, &[]).unwrap();
+            assert_eq!(experiment.preset, name);
+            let again = parse("again", &to_toml(&experiment).unwrap(), &[]).unwrap();
+            assert_eq!(again, experiment);
+        }
+    }
+
+    #[test]
+    fn overrides_take_numbers_lists_and_words() {
+        let set = ["optim.lr=1", "data.corpus=alice", "seed=9", "samples.temperatures=[1.0,0.5]"];
+        let set = set.map(str::to_owned);
+        let e = resolve("debug", &set).unwrap();
+        assert_eq!((e.optim.lr, e.seed), (1.0, 9));
+        assert_eq!(e.data.corpus, ["alice"]);
+        assert_eq!(e.samples.temperatures, [1.0, 0.5]);
+    }
+
+    #[test]
+    fn unknown_names_come_with_a_suggestion() {
+        let message = |preset: &str, set: &str| {
+            let set: Vec<String> = (!set.is_empty()).then(|| set.to_owned()).into_iter().collect();
+            resolve(preset, &set).unwrap_err().to_string()
+        };
+        assert!(message("nanno", "").contains("did you mean 'nano'"));
+        assert!(message("debug", "optim.learning_rate=1").contains("unknown key"));
+        assert!(message("debug", "optim.wieght_decay=1").contains("'optim.weight_decay'"));
+        assert!(message("debug", "model.chunksize=1").contains("'model.chunk_size'"));
+        assert!(message("debug", "optim=1").contains("unknown key 'optim'"));
+        assert!(message("debug", "seed").contains("key=value"));
+    }
+
+    #[test]
+    fn wrong_types_and_sizes_are_refused_in_one_line() {
+        for set in ["seed=x", "model.chunk_size=0", "model.window=7", "optim.beta1=1.5"] {
+            let message = resolve("debug", &[set.to_owned()]).unwrap_err().to_string();
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let message = resolve("debug", &["model.window=63".to_owned()]).unwrap_err().to_string();
+        assert!(message.contains("window = 63 is no multiple"), "{message}");
+    }
+
+    #[test]
+    fn a_key_missing_from_a_file_is_named() {
+        let text = PRESETS[0].1.replace("seed", "# seed");
+        let message = parse("x.toml", &text, &[]).unwrap_err().to_string();
+        assert!(message.contains("seed"), "{message}");
+    }
+}

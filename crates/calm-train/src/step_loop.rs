@@ -1,0 +1,249 @@
+//! The step loop, the same for every stage.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor};
+use calm_data::{TokenStore, Tokenizer, Windows};
+use calm_lm::{Checkpoint, CheckpointWriter, chunk_tensor};
+use calm_nn::{Draws, HostDraws, mix};
+use calm_report::{EvalPoint, JsonlWriter, MetricRow, RunDir, Stage};
+
+use crate::config::{Experiment, StageConfig};
+use crate::event::{Event, Observer};
+use crate::optimizer::{adamw, clip_by_global_norm};
+use crate::state::{OPTIM, STATE, TrainState, publish};
+use crate::{Error, Result, machine};
+
+/// A loss and what is logged beside it.
+pub(crate) struct StepLoss {
+    pub total: Tensor<1>,
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// What a stage trains and how it is judged.
+pub(crate) trait StageTask {
+    type Model: Module;
+
+    fn stage(&self) -> Stage;
+
+    /// Training FLOPs per token, by the counting rule.
+    fn flops_per_token(&self) -> f64;
+
+    /// # Shapes
+    /// - tokens: `[batch, steps, K]`
+    fn loss(&self, model: &Self::Model, tokens: Tensor<3, Int>, draws: &mut dyn Draws) -> StepLoss;
+
+    /// Evaluates the model without autodiff.
+    fn evaluate(&self, model: &Self::Model, point: EvalPoint) -> Result<EvalPoint>;
+
+    /// Writes the weights into a checkpoint.
+    fn write(&self, model: &Self::Model, checkpoint: &CheckpointWriter) -> Result<()>;
+}
+
+/// What every stage of a run shares.
+pub(crate) struct Run<'a> {
+    pub experiment: &'a Experiment,
+    pub directory: &'a RunDir,
+    pub tokenizer: &'a Tokenizer,
+    pub store: &'a TokenStore,
+    pub device: &'a Device,
+    pub peak_flops: Option<f64>,
+    pub metrics: JsonlWriter<MetricRow>,
+    pub history: JsonlWriter<EvalPoint>,
+    pub interrupt: &'a AtomicBool,
+    pub started: Instant,
+    /// Wall-clock seconds of earlier sessions.
+    pub earlier_seconds: f64,
+}
+
+impl Run<'_> {
+    pub(crate) fn wall_seconds(&self) -> f64 {
+        self.earlier_seconds + self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StageEnd {
+    Complete,
+    Interrupted,
+}
+
+/// Trains `model` from `state` to the stage's last step.
+pub(crate) fn run_stage<T: StageTask>(
+    task: &T,
+    config: &StageConfig,
+    peak_lr: f64,
+    mut model: T::Model,
+    mut state: TrainState,
+    resumed: Option<&Checkpoint>,
+    run: &mut Run<'_>,
+    observe: Observer<'_>,
+) -> Result<(T::Model, TrainState, StageEnd)> {
+    let experiment = run.experiment;
+    let ModelShape { window, k } = ModelShape::of(experiment);
+    let stage = task.stage();
+    let autodiff = run.device.clone().autodiff();
+    let stage_seed = mix(experiment.seed, stage as u64 + 1);
+
+    let mut optimizer = adamw(&experiment.optim, &model);
+    if let Some(checkpoint) = resumed {
+        let path = checkpoint.path(OPTIM);
+        optimizer = optimizer.load(&path).map_err(|e| {
+            calm_lm::Error::DamagedCheckpoint { path: path.clone(), detail: e.to_string() }
+        })?;
+    }
+    let windows = Windows::new(run.store.train(), window, k)?;
+    windows.check(state.cursor)?;
+    let mut text = windows.shuffled(state.cursor);
+    observe(Event::StageStarted {
+        stage,
+        from: state.step,
+        steps: config.steps,
+        parameters: model.num_params() as u64,
+    });
+
+    let mut last_saved: Option<u64> = resumed.map(|_| state.step);
+    let mut end = StageEnd::Complete;
+    while state.step < config.steps {
+        let step = state.step + 1;
+        let begun = Instant::now();
+
+        let mut accumulator = GradientsAccumulator::new();
+        let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
+        for part in 0..config.accumulate {
+            let batch = text.next_batch(config.batch_windows);
+            let tokens = chunk_tensor(&batch, config.batch_windows, k, &autodiff);
+            let mut draws = HostDraws::new(mix(stage_seed, (step << 16) | part as u64));
+            let loss = task.loss(&model, tokens, &mut draws);
+            // The accumulator sums; the step is to follow the mean.
+            let gradients = (loss.total.clone() / config.accumulate as f64).backward();
+            accumulator.accumulate(&model, GradientsParams::from_grads(gradients, &model));
+            losses.push(loss);
+        }
+        let mut gradients = accumulator.grads();
+        let grad_norm =
+            clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
+        let loss = mean(losses.iter().map(|loss| &loss.total));
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(Error::NotFinite {
+                stage,
+                step,
+                what: if loss.is_finite() { "the gradient norm" } else { "the loss" },
+                epoch: state.cursor.epoch,
+                position: state.cursor.position,
+                checkpoint: last_saved.map_or("none".to_owned(), |step| {
+                    run.directory.checkpoint(stage, step).display().to_string()
+                }),
+            });
+        }
+        let lr = config.lr(peak_lr, step);
+        model = optimizer.step(lr, model, gradients);
+
+        let tokens = config.tokens_per_step(window);
+        let seconds = begun.elapsed().as_secs_f64();
+        state.step = step;
+        state.tokens += tokens;
+        state.flops += tokens as f64 * task.flops_per_token();
+        state.seconds += seconds;
+        state.cursor = text.cursor();
+        let tokens_per_s = tokens as f64 / seconds;
+        observe(Event::Stepped { stage, step, loss, tokens_per_s });
+
+        if step.is_multiple_of(config.log_every) || step == config.steps || step == 1 {
+            let part = |name: &str| {
+                let find = |loss: &StepLoss| -> Option<Tensor<1>> {
+                    loss.parts.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone())
+                };
+                let values: Option<Vec<_>> = losses.iter().map(find).collect();
+                values.map(|values| mean(values.iter()))
+            };
+            let row = MetricRow {
+                stage,
+                step,
+                tokens: state.tokens,
+                flops: state.flops,
+                seconds: state.seconds,
+                loss,
+                tokens_per_s,
+                mfu: run.peak_flops.map(|peak| tokens_per_s * task.flops_per_token() / peak),
+                grad_norm,
+                lr,
+                kl: part("kl"),
+                reconstruction: part("reconstruction"),
+                token_accuracy: None,
+                attraction: part("attraction"),
+                repulsion: part("repulsion"),
+            };
+            run.metrics.write(&row)?;
+            observe(Event::Logged(&row));
+        }
+
+        let interrupted = run.interrupt.load(Ordering::SeqCst);
+        let evaluate = config.eval_every > 0
+            && (step.is_multiple_of(config.eval_every) || step == config.steps);
+        if evaluate && !interrupted {
+            let point = EvalPoint { stage, step, tokens: state.tokens, ..empty_point(stage) };
+            let point = task.evaluate(&model.valid(), point)?;
+            run.history.write(&point)?;
+            observe(Event::Evaluated(&point));
+        }
+        let due = step.is_multiple_of(config.checkpoint_every) || step == config.steps;
+        if due || interrupted {
+            state.wall_seconds = run.wall_seconds();
+            state.peak_rss_bytes = machine::peak_rss_bytes().max(state.peak_rss_bytes);
+            run.metrics.sync()?;
+            run.history.sync()?;
+            let path = run.directory.checkpoint(stage, step);
+            let writer = CheckpointWriter::new(&path, &experiment.model, run.tokenizer)?;
+            task.write(&model, &writer)?;
+            optimizer.save(writer.path(OPTIM)).map_err(|e| {
+                Error::io(&path)(std::io::Error::other(e.to_string()))
+            })?;
+            writer.write_json(STATE, &state)?;
+            writer.finish()?;
+            publish(run.directory, stage, step, experiment.checkpoint.keep)?;
+            last_saved = Some(step);
+            observe(Event::Saved(&path));
+        }
+        if interrupted && step < config.steps {
+            end = StageEnd::Interrupted;
+            break;
+        }
+    }
+    Ok((model, state, end))
+}
+
+struct ModelShape {
+    window: usize,
+    k: usize,
+}
+
+impl ModelShape {
+    fn of(experiment: &Experiment) -> Self {
+        Self { window: experiment.model.window, k: experiment.model.chunk_size }
+    }
+}
+
+fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {
+    let count = values.len() as f64;
+    values.map(|value| f64::from(value.clone().into_scalar::<f32>())).sum::<f64>() / count
+}
+
+fn empty_point(stage: Stage) -> EvalPoint {
+    EvalPoint {
+        stage,
+        step: 0,
+        tokens: 0,
+        token_accuracy: None,
+        noisy_token_accuracy: None,
+        brier: None,
+        brier_se: None,
+        brier_lm: None,
+        brier_lm_se: None,
+        protocol: None,
+    }
+}

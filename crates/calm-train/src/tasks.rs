@@ -1,0 +1,128 @@
+//! The two stages: the autoencoder, then the language model in its latent space.
+
+use burn::tensor::{Device, Int, Tensor};
+use calm_autoencoder::ChunkAutoencoder;
+use calm_eval::{EvalConfig, evaluate, reconstruct, spread};
+use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
+use calm_nn::Draws;
+use calm_report::{EvalPoint, Protocol, Stage};
+
+use crate::Result;
+use crate::step_loop::{StageTask, StepLoss};
+
+/// What an evaluation on the way needs.
+pub(crate) struct Judge<'a> {
+    pub heldout: &'a [u32],
+    pub unigram: &'a [u64],
+    pub config: &'a EvalConfig,
+    pub device: &'a Device,
+}
+
+pub(crate) struct AutoencoderTask<'a> {
+    pub model: &'a ModelConfig,
+    pub judge: Judge<'a>,
+}
+
+impl StageTask for AutoencoderTask<'_> {
+    type Model = ChunkAutoencoder;
+
+    fn stage(&self) -> Stage {
+        Stage::Autoencoder
+    }
+
+    fn flops_per_token(&self) -> f64 {
+        self.model.autoencoder_train_flops()
+    }
+
+    fn loss(
+        &self,
+        model: &ChunkAutoencoder,
+        tokens: Tensor<3, Int>,
+        draws: &mut dyn Draws,
+    ) -> StepLoss {
+        let [batch, steps, k] = tokens.dims();
+        let loss = model.loss(tokens.reshape([batch * steps, k]), draws);
+        let parts = vec![("kl", loss.kl), ("reconstruction", loss.cross_entropy)];
+        StepLoss { total: loss.total, parts }
+    }
+
+    fn evaluate(&self, model: &ChunkAutoencoder, point: EvalPoint) -> Result<EvalPoint> {
+        let judge = &self.judge;
+        let windows = spread(judge.heldout, self.model.window, judge.config.windows)?;
+        let result = reconstruct(model, &windows, judge.config.seed, judge.device);
+        Ok(EvalPoint {
+            token_accuracy: Some(result.token_accuracy),
+            noisy_token_accuracy: Some(result.noisy_token_accuracy),
+            ..point
+        })
+    }
+
+    fn write(&self, model: &ChunkAutoencoder, checkpoint: &CheckpointWriter) -> Result<()> {
+        Ok(checkpoint.write_autoencoder(model)?)
+    }
+}
+
+pub(crate) struct LanguageModelTask<'a> {
+    pub model: &'a ModelConfig,
+    /// Frozen, without autodiff.
+    pub autoencoder: &'a ChunkAutoencoder,
+    pub judge: Judge<'a>,
+}
+
+impl StageTask for LanguageModelTask<'_> {
+    type Model = LanguageModel;
+
+    fn stage(&self) -> Stage {
+        Stage::Lm
+    }
+
+    fn flops_per_token(&self) -> f64 {
+        self.model.language_model_train_flops(self.model.steps())
+    }
+
+    fn loss(
+        &self,
+        model: &LanguageModel,
+        tokens: Tensor<3, Int>,
+        draws: &mut dyn Draws,
+    ) -> StepLoss {
+        let loss = model.loss(self.autoencoder, tokens, draws);
+        StepLoss { total: loss.total, parts: loss.parts }
+    }
+
+    fn evaluate(&self, model: &LanguageModel, point: EvalPoint) -> Result<EvalPoint> {
+        let judge = &self.judge;
+        let calm = CalmModel {
+            autoencoder: self.autoencoder.clone(),
+            language_model: model.clone(),
+        };
+        let report = evaluate(
+            &calm,
+            judge.heldout,
+            self.model.window,
+            judge.unigram,
+            judge.config,
+            judge.device,
+            &mut |_| (),
+        )?;
+        let estimate = report.estimate;
+        Ok(EvalPoint {
+            brier: Some(estimate.brier),
+            brier_se: Some(estimate.brier_se),
+            brier_lm: Some(estimate.brier_lm),
+            brier_lm_se: Some(estimate.brier_lm_se),
+            protocol: Some(Protocol {
+                window_tokens: self.model.window,
+                positions: estimate.positions,
+                draws: judge.config.draws,
+                seed: judge.config.seed,
+            }),
+            ..point
+        })
+    }
+
+    fn write(&self, model: &LanguageModel, checkpoint: &CheckpointWriter) -> Result<()> {
+        checkpoint.write_autoencoder(self.autoencoder)?;
+        Ok(checkpoint.write_language_model(model)?)
+    }
+}

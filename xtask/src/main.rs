@@ -1,0 +1,114 @@
+//! Repository tasks: builds and starts `calm`, runs the benches, checks the rules, is what CI runs.
+//!
+//! Thin on purpose: it spawns cargo with the feature that the device string needs, links no tensor
+//! library and uses the standard library only, so that it builds in seconds.
+
+mod bench;
+mod calm;
+mod ci;
+mod device;
+mod error;
+mod process;
+mod tidy;
+mod vulkan;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use error::{Error, Result};
+
+const HELP: &str = "\
+Repository tasks. Usage: cargo xtask COMMAND [ARGS...]
+
+The calm program, built with the feature that --device needs (default flex):
+  train         train the autoencoder and the language model, and write a run directory
+  eval          evaluate a run or a checkpoint: BrierLM and reconstruction
+  generate      write text from a prompt
+  data          prepare a corpus: fetch it, train the tokenizer, tokenize once
+  report        write a run's report.html again
+  compare       train and evaluate cells on equal work
+  cost          operations, bytes and parameters of a preset, without training it
+  plan          what a budget buys on this hardware
+  import        read a released checkpoint
+  export        write a checkpoint in the released layout
+  trace         follow one generation chunk by chunk
+  serve-device  lend this machine's device to another
+  `cargo xtask COMMAND --help` shows the options of each.
+
+The repository:
+  bench         run the benches of benches/benches: bench [NAME] [--device D] [ARGS...]
+  tidy          check the repository's rules; one line for each violation
+  ci            run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
+  help          print this text
+
+Devices: flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N].
+";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match run(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if matches!(error, Error::Usage(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}
+
+/// Runs the command in `args` and returns the exit status to pass on.
+fn run(args: &[OsString]) -> Result<u8> {
+    let root = root()?;
+    let Some((command, rest)) = args.split_first() else {
+        eprint!("{HELP}");
+        return Ok(2);
+    };
+    match command.to_string_lossy().as_ref() {
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(0)
+        }
+        "bench" => bench::run(&root, rest),
+        "tidy" => tidy::run(&root, rest),
+        "ci" => ci::run(&root, rest),
+        name if calm::COMMANDS.contains(&name) => calm::run(&root, name, rest),
+        name => Err(Error::Usage(format!(
+            "no command '{name}'; `cargo xtask --help` lists the commands (calm: {}; \
+             repository: bench, tidy, ci)",
+            calm::COMMANDS.join(", ")
+        ))),
+    }
+}
+
+/// The root of the repository: the folder above this package, wherever cargo was called from.
+fn root() -> Result<PathBuf> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    match package.parent() {
+        Some(root) if root.join("Cargo.toml").is_file() => Ok(root.to_path_buf()),
+        _ => Err(Error::Usage(format!(
+            "no workspace above {}; call this as `cargo xtask` inside the repository",
+            package.display()
+        ))),
+    }
+}
+
+/// The target directory for a cargo feature: every feature has its own, because cargo would
+/// otherwise build Burn again each time the feature changes.
+fn target_dir(root: &Path, feature: Option<&str>) -> PathBuf {
+    // A relative CARGO_TARGET_DIR is relative to where the user is, not to the root.
+    let base = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) if !dir.is_empty() => {
+            std::path::absolute(&dir).unwrap_or_else(|_| PathBuf::from(&dir))
+        }
+        _ => root.join("target"),
+    };
+    match feature {
+        Some(feature) => base.join(feature),
+        None => base,
+    }
+}
