@@ -65,11 +65,17 @@ impl ChunkAutoencoder {
         let posterior = self.encode(seen);
         let latent = self.drop_latent(posterior.sample(draws), draws);
         let [chunks, k] = tokens.dims();
-        let logits = self.decoder.forward(latent, self.encoder.embedding.weight.val());
+        let logits = self
+            .decoder
+            .forward(latent, self.encoder.embedding.weight.val());
         let cross_entropy = cross_entropy(logits, tokens.reshape([chunks * k]));
         let kl = posterior.kl().clamp_min(self.kl_floor).sum_dim(1).mean();
         let total = cross_entropy.clone() * k as f64 + kl.clone() * self.kl_weight;
-        AutoencoderLoss { total, cross_entropy, kl }
+        AutoencoderLoss {
+            total,
+            cross_entropy,
+            kl,
+        }
     }
 
     /// Replaces a share of the tokens by id 0, as the released code does.
@@ -110,7 +116,9 @@ impl ChunkDecoder for ChunkAutoencoder {
 
     fn logits(&self, latent: Tensor<2>) -> Tensor<3> {
         let [chunks, _] = latent.dims();
-        let logits = self.decoder.forward(latent, self.encoder.embedding.weight.val());
+        let logits = self
+            .decoder
+            .forward(latent, self.encoder.embedding.weight.val());
         let [_, vocab] = logits.dims();
         logits.reshape([chunks, self.chunk_size, vocab])
     }

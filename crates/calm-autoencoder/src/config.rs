@@ -53,9 +53,10 @@ impl AutoencoderConfig {
         // An odd count would leave a layer unused: half of them work on either stage.
         ConfigError::multiple("encoder_layers", self.encoder_layers, "two stages", 2)?;
         ConfigError::multiple("decoder_layers", self.decoder_layers, "two stages", 2)?;
-        for (field, value) in
-            [("token_dropout", self.token_dropout), ("latent_dropout", self.latent_dropout)]
-        {
+        for (field, value) in [
+            ("token_dropout", self.token_dropout),
+            ("latent_dropout", self.latent_dropout),
+        ] {
             ConfigError::range(field, value, (0.0..1.0).contains(&value), "0 <= p < 1")?;
         }
         for (field, value) in [
@@ -63,7 +64,12 @@ impl AutoencoderConfig {
             ("kl_floor", self.kl_floor),
             ("norm_eps", self.norm_eps),
         ] {
-            ConfigError::range(field, value, value >= 0.0 && value.is_finite(), "0 <= x < inf")?;
+            ConfigError::range(
+                field,
+                value,
+                value >= 0.0 && value.is_finite(),
+                "0 <= x < inf",
+            )?;
         }
         Ok(())
     }
@@ -96,8 +102,13 @@ impl AutoencoderConfig {
 
 impl Cost for AutoencoderConfig {
     fn parameters(&self) -> u64 {
-        let [v, k, d, l] = [self.vocab_size, self.chunk_size, self.hidden_size, self.latent_size]
-            .map(|x| x as u64);
+        let [v, k, d, l] = [
+            self.vocab_size,
+            self.chunk_size,
+            self.hidden_size,
+            self.latent_size,
+        ]
+        .map(|x| x as u64);
         let layers = (self.encoder_layers + self.decoder_layers) as u64;
         let blocks = layers * (SwiGlu::weights(self.hidden_size, self.intermediate_size) + d);
         let encoder = k * d * d + d + d + 2 * l * d + 2 * l;

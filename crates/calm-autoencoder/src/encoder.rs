@@ -49,6 +49,9 @@ impl Encoder {
         let per_chunk = run(&self.chunk_blocks, squeezed);
         let both = self.to_posterior.forward(self.norm.forward(per_chunk));
         let l = both.dims()[1] / 2;
-        Posterior { mean: both.clone().narrow(1, 0, l), log_std: both.narrow(1, l, l) }
+        Posterior {
+            mean: both.clone().narrow(1, 0, l),
+            log_std: both.narrow(1, l, l),
+        }
     }
 }

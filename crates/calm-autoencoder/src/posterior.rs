@@ -16,14 +16,18 @@ impl Posterior {
     /// One draw for each chunk: `mean + exp(log_std) * eps`, shape `[chunks, l]`.
     pub fn sample(&self, draws: &mut dyn Draws) -> Tensor<2> {
         let [chunks, l] = self.mean.dims();
-        let eps = draws.normal(chunks * l, &self.mean.device()).reshape([chunks, l]);
+        let eps = draws
+            .normal(chunks * l, &self.mean.device())
+            .reshape([chunks, l]);
         self.mean.clone() + self.log_std.clone().exp() * eps
     }
 
     /// `m` draws for each chunk, shape `[m, chunks, l]`.
     pub fn sample_many(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
         let [chunks, l] = self.mean.dims();
-        let eps = draws.normal(m * chunks * l, &self.mean.device()).reshape([m, chunks, l]);
+        let eps = draws
+            .normal(m * chunks * l, &self.mean.device())
+            .reshape([m, chunks, l]);
         eps * self.log_std.clone().exp().unsqueeze_dim(0) + self.mean.clone().unsqueeze_dim(0)
     }
 

@@ -43,7 +43,8 @@ impl Backbone {
         fillers: &[usize],
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        self.transformer.step(self.compressor.forward(tokens), fillers, cache)
+        self.transformer
+            .step(self.compressor.forward(tokens), fillers, cache)
     }
 
     /// Hidden states after many alternative next chunks of one cached sequence (see
@@ -60,6 +61,8 @@ impl Backbone {
         branches: &mut Branches,
     ) -> Tensor<2> {
         let x = self.compressor.forward(tokens.unsqueeze_dim(0));
-        self.transformer.branch(x, prefix, cache, branches).squeeze_dim(0)
+        self.transformer
+            .branch(x, prefix, cache, branches)
+            .squeeze_dim(0)
     }
 }

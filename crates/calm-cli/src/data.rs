@@ -7,6 +7,7 @@ use calm_train::{data, preset};
 use clap::Subcommand;
 
 use crate::error::Result;
+use crate::output::print;
 use crate::progress::Progress;
 
 #[derive(clap::Args)]
@@ -35,7 +36,12 @@ enum Command {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let Command::Prepare { preset, corpus, set, tokenizer: tokenizer_path } = args.command;
+    let Command::Prepare {
+        preset,
+        corpus,
+        set,
+        tokenizer: tokenizer_path,
+    } = args.command;
     let mut experiment = preset::resolve(&preset, &set)?;
     if !corpus.is_empty() {
         experiment.data.corpus = corpus;
@@ -50,7 +56,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let store = data::token_store(&experiment.data, &tokenizer, &cache, &mut observe)?;
     let (train, heldout) = store.documents();
-    println!("documents: {train} to train on, {heldout} held out");
-    println!("tokens: {}", store.path().display());
-    Ok(())
+    let path = store.path().display();
+    print(&format!(
+        "documents: {train} to train on, {heldout} held out\ntokens: {path}\n"
+    ))
 }

@@ -19,7 +19,10 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// Saved and stopped on request.
     #[error("{0}")]
     Interrupted(String),

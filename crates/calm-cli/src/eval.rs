@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::error::{CliError, Result};
 use crate::model::ModelArgs;
+use crate::output::print;
 use crate::progress::Progress;
 
 #[derive(clap::Args)]
@@ -76,19 +77,31 @@ pub fn run(args: Args) -> Result<()> {
     }
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
-    let store =
-        token_store(&data, checkpoint.tokenizer(), &cache, &mut |event| progress.show(event))?;
+    let store = token_store(&data, checkpoint.tokenizer(), &cache, &mut |event| {
+        progress.show(event)
+    })?;
     let model = checkpoint.load(&device)?;
     let config = checkpoint.config();
-    let eval = EvalConfig { windows: args.windows, draws: args.draws, seed: args.seed };
+    let eval = EvalConfig {
+        windows: args.windows,
+        draws: args.draws,
+        seed: args.seed,
+    };
     let windows = spread(store.heldout(), config.window, eval.windows)?;
     let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
     let counts = unigram(store.train(), config.vocab_size);
     let of = windows.len();
-    let report =
-        evaluate(&model, store.heldout(), config.window, &counts, &eval, &device, &mut |done| {
+    let report = evaluate(
+        &model,
+        store.heldout(),
+        config.window,
+        &counts,
+        &eval,
+        &device,
+        &mut |done| {
             progress.show(Event::Scoring { done, of });
-        })?;
+        },
+    )?;
     let e = report.estimate;
     let record = Record {
         corpus: data.corpus,
@@ -106,7 +119,7 @@ pub fn run(args: Args) -> Result<()> {
         draws: eval.draws,
         seed: eval.seed,
     };
-    print(&record);
+    print(&table(&record))?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&record).expect("numbers have a JSON form");
         write_atomic(path, (text + "\n").as_bytes())?;
@@ -114,7 +127,8 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn print(record: &Record) {
+/// The figures as a table, and the protocol under it.
+fn table(record: &Record) -> String {
     let mut table = Table::new(["score", "model", "standard error", "unigram"]);
     for n in 0..4 {
         table.row([
@@ -125,20 +139,23 @@ fn print(record: &Record) {
         ]);
     }
     let lm = [record.brier_lm, record.brier_lm_se].map(|x| format!("{x:.3}"));
-    table.row(["BrierLM".to_owned(), lm[0].clone(), lm[1].clone(), String::new()]);
-    print!("{}", table.to_text());
-    println!(
-        "token accuracy of the autoencoder {:.2} %, from a drawn latent {:.2} %",
+    table.row([
+        "BrierLM".to_owned(),
+        lm[0].clone(),
+        lm[1].clone(),
+        String::new(),
+    ]);
+    format!(
+        "{}token accuracy of the autoencoder {:.2} %, from a drawn latent {:.2} %\n\
+         {} starts in {} windows of {} tokens, {} draws, seed {}; corpus {}\n",
+        table.to_text(),
         100.0 * record.token_accuracy,
-        100.0 * record.noisy_token_accuracy
-    );
-    println!(
-        "{} starts in {} windows of {} tokens, {} draws, seed {}; corpus {}",
+        100.0 * record.noisy_token_accuracy,
         record.positions,
         record.windows,
         record.window_tokens,
         record.draws,
         record.seed,
         record.corpus.join(" ")
-    );
+    )
 }

@@ -1,13 +1,12 @@
 //! `calm generate`: streams the continuation of a prompt.
 
-use std::io::Write;
-
 use calm_data::Tokenizer;
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{DEVICE_FORMS, GenerateOptions, Generator};
 
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::model::ModelArgs;
+use crate::output::print;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,13 +32,15 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let sampler =
-        BatchSampler::new(args.temperature, args.pool).map_err(calm_lm::Error::from)?;
+    let sampler = BatchSampler::new(args.temperature, args.pool).map_err(calm_lm::Error::from)?;
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, _) = args.model.open()?;
     let tokenizer = checkpoint.tokenizer();
-    let prompts: Vec<Vec<u32>> =
-        args.prompt.iter().map(|p| tokenizer.encode(p)).collect::<std::result::Result<_, _>>()?;
+    let prompts: Vec<Vec<u32>> = args
+        .prompt
+        .iter()
+        .map(|p| tokenizer.encode(p))
+        .collect::<std::result::Result<_, _>>()?;
     let model = checkpoint.load(&device)?;
     let options = GenerateOptions {
         sampler,
@@ -52,29 +53,23 @@ pub fn run(args: Args) -> Result<()> {
         return stream(generator, &args.prompt[0], tokenizer);
     }
     for (prompt, tokens) in args.prompt.iter().zip(generator.run()) {
-        println!("{prompt}{}\n", tokenizer.decode(&tokens)?);
+        print(&format!("{prompt}{}\n\n", tokenizer.decode(&tokens)?))?;
     }
     Ok(())
 }
 
 fn stream(mut generator: Generator<'_>, prompt: &str, tokenizer: &Tokenizer) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut show = |text: &str| {
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|source| CliError::Io { path: "standard output".into(), source })
-    };
-    show(prompt)?;
+    print(prompt)?;
     let mut decoder = tokenizer.stream();
     while !generator.is_done() {
         for token in generator.step().remove(0) {
             if let Some(text) = decoder.push(token)? {
-                show(&text)?;
+                print(&text)?;
             }
         }
     }
     if let Some(rest) = decoder.finish()? {
-        show(&rest)?;
+        print(&rest)?;
     }
-    show("\n")
+    print("\n")
 }

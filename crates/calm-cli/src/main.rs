@@ -7,6 +7,7 @@ mod eval;
 mod generate;
 mod interrupt;
 mod model;
+mod output;
 mod progress;
 mod report;
 mod train;

@@ -44,26 +44,51 @@ impl Progress {
                     self.line(&format!("turning {size} of text into tokens"));
                 }
             }
-            Event::DataReady { train_tokens, heldout_tokens, bad_lines } => {
-                let (train, heldout) =
-                    (format::count(train_tokens as f64), format::count(heldout_tokens as f64));
-                self.line(&format!("text: {train} tokens to train on, {heldout} held out"));
+            Event::DataReady {
+                train_tokens,
+                heldout_tokens,
+                bad_lines,
+            } => {
+                let (train, heldout) = (
+                    format::count(train_tokens as f64),
+                    format::count(heldout_tokens as f64),
+                );
+                self.line(&format!(
+                    "text: {train} tokens to train on, {heldout} held out"
+                ));
                 if bad_lines > 0 {
                     self.line(&format!("skipped {bad_lines} bad lines"));
                 }
             }
-            Event::StageStarted { stage, from, steps, parameters } => {
+            Event::StageStarted {
+                stage,
+                from,
+                steps,
+                parameters,
+            } => {
                 self.finish_bar();
-                let at = if from > 0 { format!(", going on after step {from}") } else { String::new() };
+                let at = if from > 0 {
+                    format!(", going on after step {from}")
+                } else {
+                    String::new()
+                };
                 let parameters = format::count(parameters as f64);
-                self.line(&format!("{}: {parameters} parameters, {steps} steps{at}", title(stage)));
+                self.line(&format!(
+                    "{}: {parameters} parameters, {steps} steps{at}",
+                    title(stage)
+                ));
                 self.steps = steps;
                 self.smoothed = None;
                 if self.terminal {
                     self.bar = Some(bar(steps, from, "{msg}  {eta_precise} left"));
                 }
             }
-            Event::Stepped { step, loss, tokens_per_s, .. } => {
+            Event::Stepped {
+                step,
+                loss,
+                tokens_per_s,
+                ..
+            } => {
                 let smoothed = self.smoothed.map_or(loss, |old| old + 0.05 * (loss - old));
                 self.smoothed = Some(smoothed);
                 if let Some(bar) = &self.bar {
@@ -100,9 +125,17 @@ impl Progress {
                 if let (Some(brier), Some(se), Some(lm)) =
                     (point.brier, point.brier_se, point.brier_lm)
                 {
-                    parts.push(format!("Brier-1 {:.4} ± {:.4}, BrierLM {lm:.2}", brier[0], se[0]));
+                    parts.push(format!(
+                        "Brier-1 {:.4} ± {:.4}, BrierLM {lm:.2}",
+                        brier[0], se[0]
+                    ));
                 }
-                self.line(&format!("{} step {}: {}", point.stage, point.step, parts.join("; ")));
+                self.line(&format!(
+                    "{} step {}: {}",
+                    point.stage,
+                    point.step,
+                    parts.join("; ")
+                ));
             }
             Event::Saved(_) => {}
             Event::Scoring { done, of } => self.scoring(done, of),
@@ -179,7 +212,9 @@ fn bar(length: u64, from: u64, tail: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─");
-    let bar = ProgressBar::new(length).with_style(style).with_position(from);
+    let bar = ProgressBar::new(length)
+        .with_style(style)
+        .with_position(from);
     bar.reset_eta();
     bar.enable_steady_tick(Duration::from_millis(250));
     bar

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use calm_report::{RunDir, write_report};
 
 use crate::error::Result;
+use crate::output::print;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,6 +16,5 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let path = write_report(&RunDir::open(args.run)?)?;
-    println!("report: {}", path.display());
-    Ok(())
+    print(&format!("report: {}\n", path.display()))
 }

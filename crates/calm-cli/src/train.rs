@@ -10,6 +10,7 @@ use clap::ValueEnum;
 
 use crate::error::{CliError, Result};
 use crate::interrupt;
+use crate::output::print;
 use crate::progress::Progress;
 
 #[derive(clap::Args)]
@@ -59,7 +60,9 @@ pub fn run(args: Args) -> Result<()> {
         set.push(format!("data.corpus={list}"));
     }
     let experiment = preset::resolve(&args.preset, &set)?;
-    let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
+    let out = args
+        .out
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
     let device = calm_lm::open_device(&args.device)?;
     let options = Options {
         out: out.clone(),
@@ -79,7 +82,12 @@ pub fn run(args: Args) -> Result<()> {
     let end = if args.resume {
         resume(&options, &mut observe)
     } else {
-        train(experiment, run_info(&args.device, &device), &options, &mut observe)
+        train(
+            experiment,
+            run_info(&args.device, &device),
+            &options,
+            &mut observe,
+        )
     };
     progress.finish_bar();
     if end? == RunEnd::Interrupted {
@@ -88,11 +96,11 @@ pub fn run(args: Args) -> Result<()> {
             "stopped; the state is saved: go on with `cargo xtask train --resume --out {out}`"
         )));
     }
-    if let Some(summary) = summary {
-        print!("{}", closing_lines(&summary));
-    }
-    println!("report: {}", out.join("report.html").display());
-    Ok(())
+    let figures = summary.as_ref().map(closing_lines).unwrap_or_default();
+    print(&format!(
+        "{figures}report: {}\n",
+        out.join("report.html").display()
+    ))
 }
 
 /// The headline figures, one a line.
@@ -115,7 +123,10 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
             );
             add(&format!("Brier-{}", n + 1), value);
         }
-        add("BrierLM", format!("{:.3} ± {:.3}", c.brier_lm, c.brier_lm_se));
+        add(
+            "BrierLM",
+            format!("{:.3} ± {:.3}", c.brier_lm, c.brier_lm_se),
+        );
     }
     if let Some(p) = &summary.protocol {
         let protocol = format!(
@@ -134,7 +145,10 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
 fn run_info(device_string: &str, device: &burn::tensor::Device) -> RunInfo {
     let git = |args: &[&str]| -> Option<String> {
         let output = std::process::Command::new("git").args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     RunInfo {
         git_revision: git(&["rev-parse", "HEAD"]),

@@ -40,7 +40,13 @@ pub fn evaluate(
     on_window: &mut dyn FnMut(usize),
 ) -> Result<BrierReport, EvalError> {
     let windows = spread(tokens, window, config.windows)?;
-    evaluate_rollout(&mut CalmRollout::new(model, device), &windows, unigram_counts, config, on_window)
+    evaluate_rollout(
+        &mut CalmRollout::new(model, device),
+        &windows,
+        unigram_counts,
+        config,
+        on_window,
+    )
 }
 
 /// As [`evaluate`], for anything that can be rolled out.
@@ -55,10 +61,15 @@ pub fn evaluate_rollout(
     on_window: &mut dyn FnMut(usize),
 ) -> Result<BrierReport, EvalError> {
     if config.draws < 2 {
-        return Err(EvalError::TooFewDraws { draws: config.draws });
+        return Err(EvalError::TooFewDraws {
+            draws: config.draws,
+        });
     }
     let total: u64 = unigram_counts.iter().sum();
-    let unigram: Vec<f64> = unigram_counts.iter().map(|&c| c as f64 / total as f64).collect();
+    let unigram: Vec<f64> = unigram_counts
+        .iter()
+        .map(|&c| c as f64 / total as f64)
+        .collect();
     let mut model_scores = BrierAccumulator::default();
     let mut unigram_scores = BrierAccumulator::default();
     let mut differences = BrierAccumulator::default();
@@ -66,10 +77,14 @@ pub fn evaluate_rollout(
         let mut draws = HostDraws::new(mix(config.seed, i as u64));
         let starts = rollout.roll_out(window, config.draws, &mut draws);
         let ours: Vec<_> = starts.iter().map(brier_at).collect();
-        let floor: Vec<_> =
-            starts.iter().map(|start| unigram_brier_at(&start.target, &unigram)).collect();
+        let floor: Vec<_> = starts
+            .iter()
+            .map(|start| unigram_brier_at(&start.target, &unigram))
+            .collect();
         differences.add_window(
-            ours.iter().zip(&floor).map(|(a, b)| std::array::from_fn(|n| a[n] - b[n])),
+            ours.iter()
+                .zip(&floor)
+                .map(|(a, b)| std::array::from_fn(|n| a[n] - b[n])),
         );
         model_scores.add_window(ours);
         unigram_scores.add_window(floor);

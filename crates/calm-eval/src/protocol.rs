@@ -53,7 +53,11 @@ pub fn spread(tokens: &[u32], window: usize, count: usize) -> Result<Vec<&[u32]>
     let available = tokens.len() / window;
     let taken = count.min(available);
     if taken < 2 {
-        return Err(EvalError::TooFewWindows { available, window, asked: count });
+        return Err(EvalError::TooFewWindows {
+            available,
+            window,
+            asked: count,
+        });
     }
     Ok((0..taken)
         .map(|i| {
@@ -79,6 +83,13 @@ mod tests {
     #[test]
     fn one_window_is_refused() {
         let error = spread(&[0; 19], 10, 5).unwrap_err();
-        assert_eq!(error, EvalError::TooFewWindows { available: 1, window: 10, asked: 5 });
+        assert_eq!(
+            error,
+            EvalError::TooFewWindows {
+                available: 1,
+                window: 10,
+                asked: 5
+            }
+        );
     }
 }

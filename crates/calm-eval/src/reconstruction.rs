@@ -37,9 +37,18 @@ pub fn reconstruct(
         tokens += window.len() as u64;
     }
     let share = |count: u64| count as f64 / tokens as f64;
-    Reconstruction { token_accuracy: share(exact), noisy_token_accuracy: share(noisy), tokens }
+    Reconstruction {
+        token_accuracy: share(exact),
+        noisy_token_accuracy: share(noisy),
+        tokens,
+    }
 }
 
 fn agreement(decoded: &Tensor<2, Int>, tokens: &Tensor<2, Int>) -> u64 {
-    decoded.clone().equal(tokens.clone()).int().sum().into_scalar::<i64>() as u64
+    decoded
+        .clone()
+        .equal(tokens.clone())
+        .int()
+        .sum()
+        .into_scalar::<i64>() as u64
 }

@@ -34,12 +34,17 @@ pub trait Rollout {
 /// With fewer than two draws.
 pub fn brier_at(start: &Start) -> [f64; MAX_N] {
     let d = start.draws.len();
-    assert!(d >= 2, "the Brier estimate needs two draws or more, got {d}");
+    assert!(
+        d >= 2,
+        "the Brier estimate needs two draws or more, got {d}"
+    );
     let mut estimate = [0.0; MAX_N];
     for (i, value) in estimate.iter_mut().enumerate() {
         let n = i + 1;
         let prefix = |draw: usize| start.draws[draw].get(..n);
-        let hits = (0..d).filter(|&a| prefix(a) == Some(&start.target[..n])).count();
+        let hits = (0..d)
+            .filter(|&a| prefix(a) == Some(&start.target[..n]))
+            .count();
         let mut collisions = 0usize;
         for a in 0..d {
             for b in 0..a {
@@ -125,7 +130,10 @@ impl BrierAccumulator {
             }
         }
         let scale = groups / (groups - 1.0) / (positions * positions);
-        covariance.iter_mut().flatten().for_each(|cell| *cell *= scale);
+        covariance
+            .iter_mut()
+            .flatten()
+            .for_each(|cell| *cell *= scale);
         let (brier_lm, brier_lm_se) = brier_lm(&brier, &covariance);
         Some(BrierEstimate {
             brier,

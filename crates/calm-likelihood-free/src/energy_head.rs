@@ -56,7 +56,9 @@ impl EnergyHeadConfig {
             noise_norm: init.layer_norm(d, NORM_EPS),
             hidden_in: init.linear(d, d),
             hidden_norm: init.layer_norm(d, NORM_EPS),
-            blocks: (0..self.blocks).map(|_| EnergyBlock::new(d, init)).collect(),
+            blocks: (0..self.blocks)
+                .map(|_| EnergyBlock::new(d, init))
+                .collect(),
             final_norm: init.layer_norm(d, NORM_EPS),
             final_hidden: init.linear(d, d),
             final_out: init.linear_zero(d, l),
@@ -167,8 +169,12 @@ impl EnergyHead {
     pub fn forward(&self, hidden: Tensor<2>, noise: Tensor<3>) -> Tensor<3> {
         let condition = self.hidden_norm.forward(self.hidden_in.forward(hidden));
         let start = self.noise_norm.forward(self.noise_in.forward(noise));
-        let x = self.blocks.iter().fold(start, |x, block| block.forward(x, condition.clone()));
-        self.final_out.forward(silu(self.final_hidden.forward(self.final_norm.forward(x))))
+        let x = self
+            .blocks
+            .iter()
+            .fold(start, |x, block| block.forward(x, condition.clone()));
+        self.final_out
+            .forward(silu(self.final_hidden.forward(self.final_norm.forward(x))))
     }
 }
 

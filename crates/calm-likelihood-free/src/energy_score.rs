@@ -38,8 +38,15 @@ impl EnergyScore {
 pub fn energy_score(samples: Tensor<3>, targets: Tensor<3>, alpha: f64) -> EnergyScore {
     let [n, positions, l] = samples.dims();
     let [m, _, _] = targets.dims();
-    assert!(n >= 2, "the energy score compares samples with each other: N is {n}, at least 2");
-    assert_eq!(targets.dims(), [m, positions, l], "targets are [M, positions, l]");
+    assert!(
+        n >= 2,
+        "the energy score compares samples with each other: N is {n}, at least 2"
+    );
+    assert_eq!(
+        targets.dims(),
+        [m, positions, l],
+        "targets are [M, positions, l]"
+    );
     let targets = targets.detach();
     let origin = targets.clone().mean_dim(0);
     let samples = (samples - origin.clone()).swap_dims(0, 1); // [P, N, l]
@@ -75,7 +82,10 @@ fn squared_directly(x: Tensor<3>) -> Tensor<3> {
 fn distances(squared: Tensor<3>, alpha: f64) -> Tensor<3> {
     let coincide = squared.clone().lower_elem(1e-24);
     let safe = squared.mask_fill(coincide.clone(), 1.0);
-    let distance =
-        if alpha == 1.0 { safe.sqrt() } else { safe.powf_scalar(alpha / 2.0) };
+    let distance = if alpha == 1.0 {
+        safe.sqrt()
+    } else {
+        safe.powf_scalar(alpha / 2.0)
+    };
     distance.mask_fill(coincide, 0.0)
 }

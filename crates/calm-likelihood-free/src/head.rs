@@ -17,7 +17,9 @@ impl LatentTarget {
     pub fn sample(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
         let [positions, l] = self.mean.dims();
         let device = self.mean.device();
-        let eps = draws.normal(m * positions * l, &device).reshape([m, positions, l]);
+        let eps = draws
+            .normal(m * positions * l, &device)
+            .reshape([m, positions, l]);
         eps * self.log_std.clone().exp().unsqueeze_dim(0) + self.mean.clone().unsqueeze_dim(0)
     }
 }

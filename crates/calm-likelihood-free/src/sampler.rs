@@ -59,14 +59,24 @@ impl BatchSampler {
             1
         };
         // 0.33 and 0.333 are accepted as what they are meant to be.
-        if !((temperature * f64::from(nearest) - 1.0).abs() < 0.02) {
-            return Err(SamplerError::NotReciprocal { temperature, nearest });
+        let served = (temperature * f64::from(nearest) - 1.0).abs() < 0.02; // false for NaN
+        if !served {
+            return Err(SamplerError::NotReciprocal {
+                temperature,
+                nearest,
+            });
         }
         let pool = if nearest == 1 { 1 } else { pool };
         if pool < nearest as usize {
-            return Err(SamplerError::SmallPool { pool, power: nearest });
+            return Err(SamplerError::SmallPool {
+                pool,
+                power: nearest,
+            });
         }
-        Ok(Self { power: nearest, pool })
+        Ok(Self {
+            power: nearest,
+            pool,
+        })
     }
 
     /// n, the reciprocal of the temperature.
@@ -104,7 +114,7 @@ impl BatchSampler {
     }
 
     /// The candidates, each as the index of its first occurrence and its weight
-    /// `binomial(count, m)`, in order of first occurrence.
+    /// `binomial(count, m)` over that of the largest count, in order of first occurrence.
     fn weights<C: AsRef<[u32]>>(&self, pool: &[C]) -> Vec<(usize, f64)> {
         let mut slot: HashMap<&[u32], usize> = HashMap::new();
         let mut counts: Vec<(usize, u32)> = Vec::new();
@@ -120,7 +130,7 @@ impl BatchSampler {
         counts
             .into_iter()
             .filter(|&(_, count)| count >= m)
-            .map(|(index, count)| (index, binomial(count, m)))
+            .map(|(index, count)| (index, binomial_ratio(count, largest, m)))
             .collect()
     }
 
@@ -135,6 +145,10 @@ impl BatchSampler {
     }
 }
 
-fn binomial(n: u32, k: u32) -> f64 {
-    (0..k).map(|i| f64::from(n - i) / f64::from(k - i)).product()
+/// `binomial(n, k) / binomial(largest, k)` for `k <= n <= largest`: the coefficients alone exceed
+/// f64 from pools of about a thousand.
+fn binomial_ratio(n: u32, largest: u32, k: u32) -> f64 {
+    (0..k)
+        .map(|i| f64::from(n - i) / f64::from(largest - i))
+        .product()
 }

@@ -86,8 +86,10 @@ impl CheckpointWriter {
     /// Where the file can't be written.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path(name);
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|e| Error::Io { path: path.clone(), source: e.into() })?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::Io {
+            path: path.clone(),
+            source: e.into(),
+        })?;
         fs::write(&path, text + "\n").map_err(Error::io(path))
     }
 
@@ -109,10 +111,10 @@ impl CheckpointWriter {
 
     fn write_weights<M: Module>(&self, name: &str, module: M) -> Result<()> {
         let path = self.path(name);
-        module
-            .into_record()
-            .save(&path)
-            .map_err(|e| Error::Io { path, source: std::io::Error::other(e.to_string()) })
+        module.into_record().save(&path).map_err(|e| Error::Io {
+            path,
+            source: std::io::Error::other(e.to_string()),
+        })
     }
 
     /// Writes the manifest, flushes everything to disk and moves the directory to its place.
@@ -125,12 +127,21 @@ impl CheckpointWriter {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&directory).map_err(Error::io(&directory))? {
             let path = entry.map_err(Error::io(&directory))?.path();
-            File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io(&path))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            File::open(&path)
+                .and_then(|f| f.sync_all())
+                .map_err(Error::io(&path))?;
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             files.insert(name, entry_of(&path)?);
         }
-        let manifest =
-            Manifest { format: FORMAT, tokenizer_fingerprint: self.fingerprint.clone(), files };
+        let manifest = Manifest {
+            format: FORMAT,
+            tokenizer_fingerprint: self.fingerprint.clone(),
+            files,
+        };
         self.write_json(MANIFEST, &manifest)?;
         sync(&self.path(MANIFEST))?;
         sync(&directory)?;
@@ -151,12 +162,17 @@ impl CheckpointWriter {
 }
 
 fn sync(path: &Path) -> Result<()> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io(path))
 }
 
 fn entry_of(path: &Path) -> Result<FileEntry> {
     let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
-    Ok(FileEntry { bytes, sha256: sha256_file(path)? })
+    Ok(FileEntry {
+        bytes,
+        sha256: sha256_file(path)?,
+    })
 }
 
 /// A checkpoint directory whose files are what was written.
@@ -194,7 +210,11 @@ impl Checkpoint {
         let config: ModelConfig = read_json(&directory.join(CONFIG))?;
         config.validate()?;
         let tokenizer = Tokenizer::load(&tokenizer_path)?;
-        Ok(Self { directory: directory.to_owned(), config, tokenizer })
+        Ok(Self {
+            directory: directory.to_owned(),
+            config,
+            tokenizer,
+        })
     }
 
     /// The model's configuration.
@@ -225,7 +245,10 @@ impl Checkpoint {
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_autoencoder(&self, device: &Device) -> Result<ChunkAutoencoder> {
-        let fresh = self.config.autoencoder().init(&mut calm_nn::Init::new(0, device));
+        let fresh = self
+            .config
+            .autoencoder()
+            .init(&mut calm_nn::Init::new(0, device));
         self.load_weights(AUTOENCODER, fresh)
     }
 
@@ -253,11 +276,19 @@ impl Checkpoint {
         let path = self.path(name);
         if !path.is_file() {
             let missing = name.to_owned();
-            return Err(Error::NoCheckpoint { path: self.directory.clone(), missing });
+            return Err(Error::NoCheckpoint {
+                path: self.directory.clone(),
+                missing,
+            });
         }
-        let weights = |detail: String| Error::Weights { path: path.clone(), detail };
+        let weights = |detail: String| Error::Weights {
+            path: path.clone(),
+            detail,
+        };
         let record = ModuleRecord::load(&path).map_err(|e| weights(e.to_string()))?;
-        fresh.try_load_record(record).map_err(|e| weights(e.to_string()))
+        fresh
+            .try_load_record(record)
+            .map_err(|e| weights(e.to_string()))
     }
 }
 
@@ -278,13 +309,19 @@ pub fn check_tokenizer(path: &Path, expected: &str) -> Result<()> {
 }
 
 fn check_file(path: &Path, expected: &FileEntry) -> Result<()> {
-    let damaged = |detail| Error::DamagedCheckpoint { path: path.to_owned(), detail };
+    let damaged = |detail| Error::DamagedCheckpoint {
+        path: path.to_owned(),
+        detail,
+    };
     if !path.is_file() {
         return Err(damaged("missing".to_owned()));
     }
     let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
     if bytes != expected.bytes {
-        return Err(damaged(format!("{bytes} bytes where {} were written", expected.bytes)));
+        return Err(damaged(format!(
+            "{bytes} bytes where {} were written",
+            expected.bytes
+        )));
     }
     if entry_of(path)? != *expected {
         return Err(damaged("its sha256 is not the one written".to_owned()));
@@ -294,6 +331,8 @@ fn check_file(path: &Path, expected: &FileEntry) -> Result<()> {
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::DamagedCheckpoint { path: path.to_owned(), detail: e.to_string() })
+    serde_json::from_str(&text).map_err(|e| Error::DamagedCheckpoint {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    })
 }

@@ -78,10 +78,20 @@ impl ModelConfig {
         self.autoencoder().validate()?;
         self.backbone().validate()?;
         self.head().validate()?;
-        ConfigError::multiple("model.window", self.window, "model.chunk_size", self.chunk_size)?;
+        ConfigError::multiple(
+            "model.window",
+            self.window,
+            "model.chunk_size",
+            self.chunk_size,
+        )?;
         // Two chunks at least: one to see, one to predict.
         let inside = self.window >= 2 * self.chunk_size;
-        ConfigError::range("model.window", self.window as f64, inside, "two chunks or more")
+        ConfigError::range(
+            "model.window",
+            self.window as f64,
+            inside,
+            "two chunks or more",
+        )
     }
 
     /// Chunks per window, S.
@@ -132,14 +142,22 @@ impl ModelConfig {
 
     /// A model with fresh weights from `seed`, equal on every device.
     pub fn init(&self, seed: u64, device: &Device) -> CalmModel {
-        let autoencoder = self.autoencoder().init(&mut Init::new(mix(seed, 1), device));
-        CalmModel { autoencoder, language_model: self.init_language_model(seed, device) }
+        let autoencoder = self
+            .autoencoder()
+            .init(&mut Init::new(mix(seed, 1), device));
+        CalmModel {
+            autoencoder,
+            language_model: self.init_language_model(seed, device),
+        }
     }
 
     /// The language model alone, with the weights that [`ModelConfig::init`] gives it.
     pub fn init_language_model(&self, seed: u64, device: &Device) -> LanguageModel {
         let init = &mut Init::new(mix(seed, 2), device);
-        LanguageModel { backbone: self.backbone().init(init), head: self.head().init(init) }
+        LanguageModel {
+            backbone: self.backbone().init(init),
+            head: self.head().init(init),
+        }
     }
 
     /// Parameters of backbone and head, without the autoencoder.

@@ -5,8 +5,7 @@ use burn::tensor::Device;
 use crate::{Error, Result};
 
 /// The forms that [`open_device`] understands.
-pub const DEVICE_FORMS: &str =
-    "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N]";
+pub const DEVICE_FORMS: &str = "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N]";
 
 /// Opens a device by its string, as given to `--device`.
 ///
@@ -20,9 +19,11 @@ pub fn open_device(given: &str) -> Result<Device> {
         Some((name, index)) => (name, Some(index)),
         None => (given, None),
     };
-    let unknown = || Error::UnknownDevice { given: given.to_owned(), known: DEVICE_FORMS };
-    let index: Option<usize> =
-        index.map(str::parse).transpose().map_err(|_| unknown())?;
+    let unknown = || Error::UnknownDevice {
+        given: given.to_owned(),
+        known: DEVICE_FORMS,
+    };
+    let index: Option<usize> = index.map(str::parse).transpose().map_err(|_| unknown())?;
     match name {
         "flex" if index.is_none() => Ok(Device::flex()),
         "vulkan" => vulkan(given, index),
@@ -40,19 +41,25 @@ macro_rules! executor {
         fn $function(given: &str, index: Option<usize>) -> Result<Device> {
             let found = Device::enumerate(burn::tensor::DeviceType::$kind).into_vec();
             let count = found.len();
-            found.into_iter().nth(index.unwrap_or(0)).ok_or_else(|| Error::NoDevice {
-                given: given.to_owned(),
-                found: match count {
-                    0 => "none".to_owned(),
-                    n => format!("only {n}, numbered from 0,"),
-                },
-                hint: if count == 0 { $hint } else { "" },
-            })
+            found
+                .into_iter()
+                .nth(index.unwrap_or(0))
+                .ok_or_else(|| Error::NoDevice {
+                    given: given.to_owned(),
+                    found: match count {
+                        0 => "none".to_owned(),
+                        n => format!("only {n}, numbered from 0,"),
+                    },
+                    hint: if count == 0 { $hint } else { "" },
+                })
         }
 
         #[cfg(not(feature = $feature))]
         fn $function(given: &str, _index: Option<usize>) -> Result<Device> {
-            Err(Error::NotCompiled { given: given.to_owned(), feature: $feature })
+            Err(Error::NotCompiled {
+                given: given.to_owned(),
+                feature: $feature,
+            })
         }
     };
 }

@@ -67,9 +67,7 @@ pub enum Error {
         got: String,
     },
     /// A prompt that leaves no room in the window.
-    #[error(
-        "the prompt has {tokens} tokens, more than the model's window of {window}; shorten it"
-    )]
+    #[error("the prompt has {tokens} tokens, more than the model's window of {window}; shorten it")]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,

@@ -86,7 +86,10 @@ impl<'a> Generator<'a> {
         let mut rows = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             if prompt.len() > config.window {
-                return Err(Error::PromptTooLong { tokens: prompt.len(), window: config.window });
+                return Err(Error::PromptTooLong {
+                    tokens: prompt.len(),
+                    window: config.window,
+                });
             }
             let vocab_size = config.vocab_size;
             let outside = |&&token: &&u32| token as usize >= vocab_size;
@@ -98,12 +101,20 @@ impl<'a> Generator<'a> {
                 0 => 0,
                 rest => k - rest,
             };
-            let filled: Vec<u32> =
-                std::iter::repeat_n(options.end_of_text, front).chain(prompt.iter().copied()).collect();
+            let filled: Vec<u32> = std::iter::repeat_n(options.end_of_text, front)
+                .chain(prompt.iter().copied())
+                .collect();
             let context = filled.chunks_exact(k).map(<[u32]>::to_vec).collect();
-            rows.push(Row { context, generated: 0, stop: None });
+            rows.push(Row {
+                context,
+                generated: 0,
+                stop: None,
+            });
         }
-        let cache = model.language_model.backbone.cache(rows.len(), config.steps(), device);
+        let cache = model
+            .language_model
+            .backbone
+            .cache(rows.len(), config.steps(), device);
         let d = config.backbone.hidden_size;
         let mut generator = Self {
             model,
@@ -198,7 +209,12 @@ impl<'a> Generator<'a> {
     fn prefill(&mut self) {
         self.cache.clear();
         let capacity = self.cache.room();
-        let longest = self.rows.iter().map(|row| row.context.len()).max().unwrap_or(0);
+        let longest = self
+            .rows
+            .iter()
+            .map(|row| row.context.len())
+            .max()
+            .unwrap_or(0);
         if longest > capacity {
             let keep = (capacity / 2).max(1);
             for row in &mut self.rows {
@@ -206,9 +222,18 @@ impl<'a> Generator<'a> {
                 row.context.drain(..surplus);
             }
         }
-        let longest = self.rows.iter().map(|row| row.context.len()).max().unwrap_or(0);
+        let longest = self
+            .rows
+            .iter()
+            .map(|row| row.context.len())
+            .max()
+            .unwrap_or(0);
         let k = self.model.autoencoder.chunk_size();
-        self.fillers = self.rows.iter().map(|row| longest - row.context.len()).collect();
+        self.fillers = self
+            .rows
+            .iter()
+            .map(|row| longest - row.context.len())
+            .collect();
         let mut tokens = Vec::with_capacity(self.rows.len() * longest * k);
         for (row, &fillers) in self.rows.iter().zip(&self.fillers) {
             tokens.extend(std::iter::repeat_n(self.options.end_of_text, fillers * k));

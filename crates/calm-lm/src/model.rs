@@ -46,9 +46,18 @@ impl LanguageModel {
         let d = hidden.dims()[2];
         let next = tokens.narrow(1, 1, steps - 1).reshape([predictions, k]);
         let posterior = autoencoder.encode(next.without_autodiff());
-        let lift = |x: Tensor<2>| if hidden.is_autodiff() { Tensor::from_inner(x) } else { x };
-        let target =
-            LatentTarget { mean: lift(posterior.mean), log_std: lift(posterior.log_std) };
-        self.head.loss(hidden.clone().reshape([predictions, d]), &target, draws)
+        let lift = |x: Tensor<2>| {
+            if hidden.is_autodiff() {
+                Tensor::from_inner(x)
+            } else {
+                x
+            }
+        };
+        let target = LatentTarget {
+            mean: lift(posterior.mean),
+            log_std: lift(posterior.log_std),
+        };
+        self.head
+            .loss(hidden.clone().reshape([predictions, d]), &target, draws)
     }
 }

@@ -31,7 +31,11 @@ impl<'a> CalmRollout<'a> {
 
 /// Token ids of an integer tensor, row-major.
 pub(crate) fn read_tokens(tokens: Tensor<2, Int>) -> Vec<u32> {
-    tokens.into_data().iter::<i64>().map(|token| token as u32).collect()
+    tokens
+        .into_data()
+        .iter::<i64>()
+        .map(|token| token as u32)
+        .collect()
 }
 
 /// A draw that still can agree with something: which start, which draw.
@@ -51,10 +55,15 @@ impl Rollout for CalmRollout<'_> {
         let seen = &window[..starts * k];
         let mut cache = language_model.backbone.cache(1, starts, self.device);
         let tokens = chunk_tensor(seen, 1, k, self.device);
-        let hidden = language_model.backbone.step(tokens, &[0], &mut cache).squeeze_dim::<2>(0);
+        let hidden = language_model
+            .backbone
+            .step(tokens, &[0], &mut cache)
+            .squeeze_dim::<2>(0);
         let latent = language_model.head.sample(hidden, draws, random); // [draws, starts, l]
         let l = latent.dims()[2];
-        let mut first = self.chunks(latent.swap_dims(0, 1).reshape([starts * draws, l])).into_iter();
+        let mut first = self
+            .chunks(latent.swap_dims(0, 1).reshape([starts * draws, l]))
+            .into_iter();
         let mut result: Vec<Start> = (0..starts)
             .map(|i| Start {
                 target: std::array::from_fn(|j| window[(i + 1) * k + j]),
@@ -90,9 +99,13 @@ impl Rollout for CalmRollout<'_> {
             let queries = alive.len();
             let tokens = Tensor::from_data(TensorData::new(last, [queries, k]), self.device);
             let prefix: Vec<usize> = alive.iter().map(|a| a.start + 1).collect();
-            let hidden =
-                language_model.backbone.branch(tokens, &prefix, &cache, &mut branches);
-            let latent = language_model.head.sample(hidden, 1, random).squeeze_dim::<2>(0);
+            let hidden = language_model
+                .backbone
+                .branch(tokens, &prefix, &cache, &mut branches);
+            let latent = language_model
+                .head
+                .sample(hidden, 1, random)
+                .squeeze_dim::<2>(0);
             for (a, chunk) in alive.iter().zip(self.chunks(latent)) {
                 result[a.start].draws[a.draw].extend(chunk);
             }
@@ -108,7 +121,9 @@ fn agreeing(starts: &[Start], length: usize) -> Vec<Alive> {
     for (start, at) in starts.iter().enumerate() {
         let whole = |i: usize| at.draws[i].get(..length);
         for (draw, tokens) in at.draws.iter().enumerate() {
-            let Some(tokens) = tokens.get(..length) else { continue };
+            let Some(tokens) = tokens.get(..length) else {
+                continue;
+            };
             let met = tokens == &at.target[..length]
                 || (0..at.draws.len()).any(|i| i != draw && whole(i) == Some(tokens));
             if met {

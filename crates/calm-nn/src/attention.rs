@@ -60,7 +60,10 @@ impl SelfAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        let options = AttentionModuleOptions {
+            is_causal: true,
+            ..Default::default()
+        };
         let context = attention(q, self.repeat(k), self.repeat(v), mask, None, options);
         self.merge(context)
     }
@@ -94,7 +97,10 @@ impl SelfAttention {
             .map(|(k, _)| (q.clone() * self.repeat(k.clone())).sum_dim(3) * scale);
         let scores = Tensor::cat(std::iter::once(prefix).chain(own_scores).collect(), 3);
         let weights = burn::tensor::activation::softmax(scores, 3);
-        let mut context = weights.clone().narrow(3, 0, cached).matmul(self.repeat(values));
+        let mut context = weights
+            .clone()
+            .narrow(3, 0, cached)
+            .matmul(self.repeat(values));
         for (j, (_, v)) in own.iter().enumerate() {
             context = context + weights.clone().narrow(3, cached + j, 1) * self.repeat(v.clone());
         }
@@ -104,7 +110,8 @@ impl SelfAttention {
     fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let split = |y: Tensor<3>, heads: usize| {
             let [batch, positions, width] = y.dims();
-            y.reshape([batch, positions, heads, width / heads]).swap_dims(1, 2)
+            y.reshape([batch, positions, heads, width / heads])
+                .swap_dims(1, 2)
         };
         let q = rope.rotate(split(self.q.forward(x.clone()), self.heads));
         let k = rope.rotate(split(self.k.forward(x.clone()), self.kv_heads));
@@ -126,6 +133,10 @@ impl SelfAttention {
 
     fn merge(&self, context: Tensor<4>) -> Tensor<3> {
         let [batch, heads, positions, width] = context.dims();
-        self.o.forward(context.swap_dims(1, 2).reshape([batch, positions, heads * width]))
+        self.o.forward(
+            context
+                .swap_dims(1, 2)
+                .reshape([batch, positions, heads * width]),
+        )
     }
 }

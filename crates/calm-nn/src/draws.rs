@@ -25,7 +25,9 @@ pub struct HostDraws {
 impl HostDraws {
     /// The draws of `seed`; use `mix(run_seed, step)` for one step of a run.
     pub fn new(seed: u64) -> Self {
-        Self { stream: RandomStream::new(seed) }
+        Self {
+            stream: RandomStream::new(seed),
+        }
     }
 }
 
@@ -48,12 +50,19 @@ pub struct Replay {
 impl Replay {
     /// Answers the requests with `values`, one vector a request.
     pub fn new(values: impl IntoIterator<Item = Vec<f32>>) -> Self {
-        Self { values: values.into_iter().collect() }
+        Self {
+            values: values.into_iter().collect(),
+        }
     }
 
     fn next(&mut self, n: usize, device: &Device) -> Tensor<1> {
         let values = self.values.pop_front().expect("a value left to replay");
-        assert_eq!(values.len(), n, "replayed {} values where {n} were asked for", values.len());
+        assert_eq!(
+            values.len(),
+            n,
+            "replayed {} values where {n} were asked for",
+            values.len()
+        );
         Tensor::from_data(TensorData::new(values, [n]), device)
     }
 }

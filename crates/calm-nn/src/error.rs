@@ -55,7 +55,11 @@ impl ConfigError {
     /// # Errors
     /// [`ConfigError::Zero`].
     pub fn positive(field: &'static str, value: usize) -> Result<(), Self> {
-        if value == 0 { Err(Self::Zero { field }) } else { Ok(()) }
+        if value == 0 {
+            Err(Self::Zero { field })
+        } else {
+            Ok(())
+        }
     }
 
     /// Refuses a value that `divisor` does not divide.
@@ -69,7 +73,12 @@ impl ConfigError {
         divisor: usize,
     ) -> Result<(), Self> {
         if divisor == 0 || !value.is_multiple_of(divisor) {
-            return Err(Self::NotMultiple { field, value, of, divisor });
+            return Err(Self::NotMultiple {
+                field,
+                value,
+                of,
+                divisor,
+            });
         }
         Ok(())
     }
@@ -84,6 +93,14 @@ impl ConfigError {
         inside: bool,
         range: &'static str,
     ) -> Result<(), Self> {
-        if inside { Ok(()) } else { Err(Self::Range { field, value, range }) }
+        if inside {
+            Ok(())
+        } else {
+            Err(Self::Range {
+                field,
+                value,
+                range,
+            })
+        }
     }
 }

@@ -21,7 +21,10 @@ pub struct Init<'a> {
 impl<'a> Init<'a> {
     /// A maker of layers on `device` from `seed`.
     pub fn new(seed: u64, device: &'a Device) -> Self {
-        Self { stream: RandomStream::new(seed), device }
+        Self {
+            stream: RandomStream::new(seed),
+            device,
+        }
     }
 
     /// The device that the layers live on.
@@ -31,7 +34,11 @@ impl<'a> Init<'a> {
 
     /// A matrix `[rows, columns]` of normal(0, [`WEIGHT_STD`]) entries.
     pub fn matrix(&mut self, rows: usize, columns: usize) -> Param<Tensor<2>> {
-        let values = self.stream.normal(rows * columns).into_iter().map(|x| x * WEIGHT_STD);
+        let values = self
+            .stream
+            .normal(rows * columns)
+            .into_iter()
+            .map(|x| x * WEIGHT_STD);
         let data = TensorData::new(values.collect::<Vec<_>>(), [rows, columns]);
         Param::from_tensor(Tensor::from_data(data, self.device))
     }
@@ -39,12 +46,18 @@ impl<'a> Init<'a> {
     /// A linear layer with bias 0.
     pub fn linear(&mut self, d_input: usize, d_output: usize) -> Linear {
         let bias = Param::from_tensor(Tensor::zeros([d_output], self.device));
-        Linear { weight: self.matrix(d_input, d_output), bias: Some(bias) }
+        Linear {
+            weight: self.matrix(d_input, d_output),
+            bias: Some(bias),
+        }
     }
 
     /// A linear layer without bias.
     pub fn linear_no_bias(&mut self, d_input: usize, d_output: usize) -> Linear {
-        Linear { weight: self.matrix(d_input, d_output), bias: None }
+        Linear {
+            weight: self.matrix(d_input, d_output),
+            bias: None,
+        }
     }
 
     /// A linear layer whose weight and bias are 0.
@@ -57,16 +70,22 @@ impl<'a> Init<'a> {
 
     /// An embedding table `[vocab, d]`.
     pub fn embedding(&mut self, vocab: usize, d: usize) -> Embedding {
-        Embedding { weight: self.matrix(vocab, d) }
+        Embedding {
+            weight: self.matrix(vocab, d),
+        }
     }
 
     /// RMSNorm with weight 1.
     pub fn rms_norm(&self, d: usize, epsilon: f64) -> RmsNorm {
-        RmsNormConfig::new(d).with_epsilon(epsilon).init(self.device)
+        RmsNormConfig::new(d)
+            .with_epsilon(epsilon)
+            .init(self.device)
     }
 
     /// LayerNorm with weight 1 and bias 0.
     pub fn layer_norm(&self, d: usize, epsilon: f64) -> LayerNorm {
-        LayerNormConfig::new(d).with_epsilon(epsilon).init(self.device)
+        LayerNormConfig::new(d)
+            .with_epsilon(epsilon)
+            .init(self.device)
     }
 }

@@ -36,7 +36,10 @@ impl LayerCache {
             // Taken out of its slot, the buffer has one owner and is written in place.
             let buffer = slot.take().expect("the cache buffer");
             let capacity = buffer.dims()[2];
-            assert!(end <= capacity, "a cache of {capacity} positions was given {end}");
+            assert!(
+                end <= capacity,
+                "a cache of {capacity} positions was given {end}"
+            );
             let buffer = buffer.slice_assign([0..batch, 0..heads, self.len..end, 0..width], values);
             let held = buffer.clone().narrow(2, 0, end);
             *slot = Some(buffer);
@@ -50,7 +53,10 @@ impl LayerCache {
     /// What is held: twice `[batch, kv_heads, len, head_dim]`.
     pub(crate) fn held(&self) -> (Tensor<4>, Tensor<4>) {
         let read = |slot: &Option<Tensor<4>>| {
-            slot.as_ref().expect("the cache buffer").clone().narrow(2, 0, self.len)
+            slot.as_ref()
+                .expect("the cache buffer")
+                .clone()
+                .narrow(2, 0, self.len)
         };
         (read(&self.keys), read(&self.values))
     }
@@ -66,7 +72,9 @@ pub struct KvCache {
 impl KvCache {
     pub(crate) fn new(layers: usize, shape: [usize; 4], device: &Device) -> Self {
         Self {
-            layers: (0..layers).map(|_| LayerCache::new(shape, device)).collect(),
+            layers: (0..layers)
+                .map(|_| LayerCache::new(shape, device))
+                .collect(),
             capacity: shape[2],
         }
     }

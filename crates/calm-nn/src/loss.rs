@@ -12,7 +12,10 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if logits.is_autodiff() {
         return fused(logits, targets);
     }
-    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).mean().neg()
+    log_softmax(logits, 1)
+        .gather(1, targets.unsqueeze_dim(1))
+        .mean()
+        .neg()
 }
 
 /// The same value with the gradient written out, `(softmax - onehot) / rows`.
@@ -48,12 +51,18 @@ mod tests {
         let targets = Tensor::<1, Int>::from_ints([0, 6, 3, 3, 1], &device);
         let (a, b) = (logits(), logits());
         let fast = cross_entropy(a.clone(), targets.clone());
-        let slow = log_softmax(b.clone(), 1).gather(1, targets.unsqueeze_dim(1)).mean().neg();
+        let slow = log_softmax(b.clone(), 1)
+            .gather(1, targets.unsqueeze_dim(1))
+            .mean()
+            .neg();
         let close = |x: TensorData, y: TensorData| {
             x.assert_approx_eq::<f32>(&y, Tolerance::absolute(1e-6));
         };
         close(fast.to_data(), slow.to_data());
         let (ga, gb) = (fast.backward(), slow.backward());
-        close(a.grad(&ga).unwrap().into_data(), b.grad(&gb).unwrap().into_data());
+        close(
+            a.grad(&ga).unwrap().into_data(),
+            b.grad(&gb).unwrap().into_data(),
+        );
     }
 }

@@ -35,7 +35,10 @@ pub struct RandomStream {
 impl RandomStream {
     /// The stream of `seed`, at its start.
     pub fn new(seed: u64) -> Self {
-        Self { key: mix(seed, 0x0043_414C_4D00), block: 0 }
+        Self {
+            key: mix(seed, 0x0043_414C_4D00),
+            block: 0,
+        }
     }
 
     /// `n` values from the standard normal distribution.
@@ -117,7 +120,11 @@ mod tests {
         let x = RandomStream::new(11).normal(200_000);
         let n = x.len() as f64;
         let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-        let var = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        let var = x
+            .iter()
+            .map(|&v| (f64::from(v) - mean).powi(2))
+            .sum::<f64>()
+            / n;
         assert!(mean.abs() < 5.0 / n.sqrt(), "mean {mean}");
         assert!((var - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "variance {var}");
     }

@@ -26,8 +26,9 @@ impl Rope {
     ) -> Self {
         assert!(head_dim.is_multiple_of(2), "head width {head_dim} is odd");
         let half = head_dim / 2;
-        let frequencies: Vec<f64> =
-            (0..half).map(|j| theta.powf(-2.0 * j as f64 / head_dim as f64)).collect();
+        let frequencies: Vec<f64> = (0..half)
+            .map(|j| theta.powf(-2.0 * j as f64 / head_dim as f64))
+            .collect();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for position in positions {
             for frequency in &frequencies {
@@ -39,7 +40,10 @@ impl Rope {
         }
         let rows = cos.len() / half;
         let upload = |v| Tensor::from_data(TensorData::new(v, [rows, half]), device);
-        Self { cos: upload(cos), sin: upload(sin) }
+        Self {
+            cos: upload(cos),
+            sin: upload(sin),
+        }
     }
 
     /// Rotates queries or keys.
@@ -49,7 +53,10 @@ impl Rope {
     /// - output: the same
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
-        let (cos, sin) = (self.cos.clone().unsqueeze::<4>(), self.sin.clone().unsqueeze::<4>());
+        let (cos, sin) = (
+            self.cos.clone().unsqueeze::<4>(),
+            self.sin.clone().unsqueeze::<4>(),
+        );
         let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
         let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
         let rotated_b = b * cos + a * sin;

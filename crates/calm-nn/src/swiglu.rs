@@ -6,7 +6,6 @@ use burn::tensor::{Tensor, activation::silu};
 
 use crate::Init;
 
-
 /// `down(SiLU(gate(x)) * up(x))`, three matrices without bias.
 #[derive(Module, Debug)]
 pub struct SwiGlu {
@@ -17,7 +16,6 @@ pub struct SwiGlu {
     /// `[ff, d]`.
     pub down: Linear,
 }
-
 
 impl SwiGlu {
     /// A layer of width `d` with inner width `ff`.

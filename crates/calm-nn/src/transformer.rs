@@ -45,7 +45,16 @@ impl TransformerConfig {
         ConfigError::positive("heads", self.heads)?;
         ConfigError::positive("kv_heads", self.kv_heads)?;
         ConfigError::multiple("hidden_size", self.hidden_size, "2 * heads", 2 * self.heads)?;
-        ConfigError::multiple("heads", self.heads, "kv_heads", self.kv_heads)
+        ConfigError::multiple("heads", self.heads, "kv_heads", self.kv_heads)?;
+        let (theta, eps) = (self.rope_theta, self.norm_eps);
+        let inside = theta > 0.0 && theta.is_finite();
+        ConfigError::range("rope_theta", theta, inside, "0 < theta < inf")?;
+        ConfigError::range(
+            "norm_eps",
+            eps,
+            eps >= 0.0 && eps.is_finite(),
+            "0 <= eps < inf",
+        )
     }
 
     /// The transformer with fresh weights.
@@ -163,9 +172,15 @@ impl Transformer {
         let held = cache.len();
         let rope = self.rope(held..held + new, &x.device());
         let mask = filler_mask(fillers, batch, new, held + new, &x.device());
-        let hidden = self.layers.iter().zip(&mut cache.layers).fold(x, |x, (layer, cache)| {
-            layer.forward(x, |attention, x| attention.forward(x, &rope, mask.clone(), Some(cache)))
-        });
+        let hidden = self
+            .layers
+            .iter()
+            .zip(&mut cache.layers)
+            .fold(x, |x, (layer, cache)| {
+                layer.forward(x, |attention, x| {
+                    attention.forward(x, &rope, mask.clone(), Some(cache))
+                })
+            });
         self.norm.forward(hidden)
     }
 
@@ -186,8 +201,10 @@ impl Transformer {
     ) -> Tensor<3> {
         let device = x.device();
         let (queries, cached) = (prefix.len(), cache.len());
-        let hidden: Vec<bool> =
-            prefix.iter().flat_map(|&seen| (0..cached).map(move |key| key >= seen)).collect();
+        let hidden: Vec<bool> = prefix
+            .iter()
+            .flat_map(|&seen| (0..cached).map(move |key| key >= seen))
+            .collect();
         let hidden = bool_tensor(hidden, [1, 1, queries, cached], &device);
         let rope = self.rope(prefix.iter().map(|p| p + branches.steps), &device);
         branches.own.resize_with(self.layers.len(), Vec::new);

@@ -51,7 +51,10 @@ pub struct DataConfig {
 impl DataConfig {
     /// The split of documents. Its seed is fixed, so that every run holds out the same text.
     pub fn split(&self) -> Split {
-        Split { heldout_fraction: self.heldout_fraction, seed: 0 }
+        Split {
+            heldout_fraction: self.heldout_fraction,
+            seed: 0,
+        }
     }
 }
 
@@ -100,9 +103,17 @@ pub struct StageConfig {
 impl StageConfig {
     /// Learning rate of `step`, counted from 1: warm-up, constant, decay.
     pub fn lr(&self, peak: f64, step: u64) -> f64 {
-        let up = if self.warmup_steps == 0 { 1.0 } else { step as f64 / self.warmup_steps as f64 };
+        let up = if self.warmup_steps == 0 {
+            1.0
+        } else {
+            step as f64 / self.warmup_steps as f64
+        };
         let left = (self.steps + 1).saturating_sub(step) as f64;
-        let down = if self.decay_steps == 0 { 1.0 } else { left / self.decay_steps as f64 };
+        let down = if self.decay_steps == 0 {
+            1.0
+        } else {
+            left / self.decay_steps as f64
+        };
         peak * up.min(down).min(1.0)
     }
 
@@ -153,8 +164,10 @@ impl Experiment {
             let inside = value > 0.0 && value.is_finite();
             ConfigError::range(field, value, inside, "greater than 0")?;
         }
-        for (field, value) in [("optim.beta1", self.optim.beta1), ("optim.beta2", self.optim.beta2)]
-        {
+        for (field, value) in [
+            ("optim.beta1", self.optim.beta1),
+            ("optim.beta2", self.optim.beta2),
+        ] {
             ConfigError::range(field, value, (0.0..1.0).contains(&value), "0 <= beta < 1")?;
         }
         let decay = self.optim.weight_decay;
@@ -168,7 +181,12 @@ impl Experiment {
         }
         for eval in [&self.eval, &self.progress_eval] {
             let draws = eval.draws as f64;
-            ConfigError::range("eval.draws", draws, draws >= 2.0, "2 or more: pairs are compared")?;
+            ConfigError::range(
+                "eval.draws",
+                draws,
+                draws >= 2.0,
+                "2 or more: pairs are compared",
+            )?;
             let windows = eval.windows as f64;
             ConfigError::range("eval.windows", windows, windows >= 2.0, "2 or more")?;
         }
@@ -196,12 +214,22 @@ mod tests {
     #[test]
     fn the_learning_rate_warms_up_stays_and_decays() {
         let s = stage();
-        assert!((s.lr(1.0, 1) - 0.1).abs() < 1e-12, "the first step already learns");
+        assert!(
+            (s.lr(1.0, 1) - 0.1).abs() < 1e-12,
+            "the first step already learns"
+        );
         assert_eq!(s.lr(1.0, 10), 1.0);
         assert_eq!(s.lr(1.0, 81), 1.0);
         assert!((s.lr(1.0, 91) - 0.5).abs() < 1e-12);
-        assert!((s.lr(1.0, 100) - 0.05).abs() < 1e-12, "the last step still learns");
-        let constant = StageConfig { warmup_steps: 0, decay_steps: 0, ..s };
+        assert!(
+            (s.lr(1.0, 100) - 0.05).abs() < 1e-12,
+            "the last step still learns"
+        );
+        let constant = StageConfig {
+            warmup_steps: 0,
+            decay_steps: 0,
+            ..s
+        };
         assert!((1..=100).all(|step| constant.lr(3e-4, step) == 3e-4));
     }
 

@@ -35,7 +35,9 @@ pub fn tokenizer(
     split.validate()?;
     // Held-out text must not shape the vocabulary.
     let documents = corpus.documents(cache, data.bad_lines)?.filter(|document| {
-        document.as_ref().map_or(true, |document| !split.is_heldout(&document.text))
+        document
+            .as_ref()
+            .map_or(true, |document| !split.is_heldout(&document.text))
     });
     Ok(Tokenizer::train_on_documents(documents, vocab_size)?)
 }

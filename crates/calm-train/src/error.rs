@@ -24,7 +24,10 @@ pub enum Error {
     #[error("configuration: {0}")]
     Config(#[from] calm_nn::ConfigError),
     /// No preset of that name.
-    #[error("unknown preset '{given}'{}; known: {known}; or give a path to a .toml file", hint(suggestion))]
+    #[error(
+        "unknown preset '{given}'{}; known: {known}; or give a path to a .toml file",
+        hint(suggestion)
+    )]
     UnknownPreset {
         /// What was given.
         given: String,
@@ -99,7 +102,10 @@ pub enum Error {
 }
 
 fn hint(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map(|s| format!(" (did you mean '{s}'?)")).unwrap_or_default()
+    suggestion
+        .as_ref()
+        .map(|s| format!(" (did you mean '{s}'?)"))
+        .unwrap_or_default()
 }
 
 impl Error {

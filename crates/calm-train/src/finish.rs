@@ -65,7 +65,14 @@ pub(crate) fn finish(
             draws: experiment.eval.draws,
             seed: experiment.eval.seed,
         });
-        write_samples(model, experiment, run.tokenizer, run.directory, run.device, observe)?;
+        write_samples(
+            model,
+            experiment,
+            run.tokenizer,
+            run.directory,
+            run.device,
+            observe,
+        )?;
     }
     Ok(Summary {
         schema: SCHEMA,
@@ -94,7 +101,12 @@ fn write_samples(
     device: &Device,
     observe: Observer<'_>,
 ) -> Result<()> {
-    let SamplesConfig { prompts, temperatures, tokens, pool } = &experiment.samples;
+    let SamplesConfig {
+        prompts,
+        temperatures,
+        tokens,
+        pool,
+    } = &experiment.samples;
     for (t, &temperature) in temperatures.iter().enumerate() {
         let sampler = BatchSampler::new(temperature, *pool).map_err(calm_lm::Error::from)?;
         for (p, prompt) in prompts.iter().enumerate() {

@@ -41,7 +41,12 @@ mod tests {
     fn the_peak_grows_with_use() {
         let before = peak_rss_bytes().unwrap();
         let block = vec![1u8; 256 << 20];
-        assert!(std::hint::black_box(&block).iter().step_by(4096).all(|&b| b == 1));
+        assert!(
+            std::hint::black_box(&block)
+                .iter()
+                .step_by(4096)
+                .all(|&b| b == 1)
+        );
         assert!(peak_rss_bytes().unwrap() >= before.max(256 << 20));
     }
 }

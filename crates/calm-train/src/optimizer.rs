@@ -42,12 +42,11 @@ fn matrix_ids<M: Module>(module: &M) -> Vec<ParamId> {
 
 /// Scales the gradients down so that their global norm is at most `limit`, and returns the norm
 /// they had. (Burn's own clipping is per tensor.)
-pub fn clip_by_global_norm<M: Module>(
-    module: &M,
-    grads: &mut GradientsParams,
-    limit: f64,
-) -> f64 {
-    let mut squares = SquaredNorms { grads, parts: Vec::new() };
+pub fn clip_by_global_norm<M: Module>(module: &M, grads: &mut GradientsParams, limit: f64) -> f64 {
+    let mut squares = SquaredNorms {
+        grads,
+        parts: Vec::new(),
+    };
     module.visit(&mut squares);
     let parts = squares.parts;
     if parts.is_empty() {
@@ -56,7 +55,10 @@ pub fn clip_by_global_norm<M: Module>(
     // One read for the whole model.
     let norm = f64::from(Tensor::cat(parts, 0).sum().sqrt().into_scalar::<f32>());
     if norm > limit {
-        module.visit(&mut Scale { grads, factor: limit / norm });
+        module.visit(&mut Scale {
+            grads,
+            factor: limit / norm,
+        });
     }
     norm
 }
@@ -126,7 +128,10 @@ mod tests {
         let mut grads = GradientsParams::new();
         let device = Device::flex();
         grads.register(layer.weight.id, Tensor::<2>::zeros([2, 2], &device));
-        grads.register(layer.bias.as_ref().unwrap().id, Tensor::<1>::zeros([2], &device));
+        grads.register(
+            layer.bias.as_ref().unwrap().id,
+            Tensor::<1>::zeros([2], &device),
+        );
         let layer = optimizer.step(0.1, layer, grads);
         let weight = floats(layer.weight.val());
         for (got, expected) in weight.iter().zip([0.95, 1.9, 2.85, 3.8]) {
@@ -139,7 +144,13 @@ mod tests {
     #[test]
     fn the_first_step_is_the_sign_of_the_gradient() {
         let layer = layer();
-        let mut optimizer = adamw(&OptimConfig { weight_decay: 0.0, ..config() }, &layer);
+        let mut optimizer = adamw(
+            &OptimConfig {
+                weight_decay: 0.0,
+                ..config()
+            },
+            &layer,
+        );
         let mut grads = GradientsParams::new();
         let gradient = Tensor::<2>::from_floats([[1e-3, -7.0], [0.2, -1e-2]], &Device::flex());
         grads.register(layer.weight.id, gradient);
@@ -155,12 +166,22 @@ mod tests {
         let device = Device::flex();
         let mut grads = GradientsParams::new();
         let bias = layer.bias.as_ref().unwrap().id;
-        grads.register(layer.weight.id, Tensor::<2>::from_floats([[2.0, 0.0], [0.0, 1.0]], &device));
+        grads.register(
+            layer.weight.id,
+            Tensor::<2>::from_floats([[2.0, 0.0], [0.0, 1.0]], &device),
+        );
         grads.register(bias, Tensor::<1>::from_floats([2.0, 0.0], &device));
         assert_eq!(clip_by_global_norm(&layer, &mut grads, 10.0), 3.0);
-        assert_eq!(floats(grads.get::<1>(bias).unwrap()), [2.0, 0.0], "below the limit: untouched");
+        assert_eq!(
+            floats(grads.get::<1>(bias).unwrap()),
+            [2.0, 0.0],
+            "below the limit: untouched"
+        );
         assert_eq!(clip_by_global_norm(&layer, &mut grads, 1.5), 3.0);
         assert_eq!(floats(grads.get::<1>(bias).unwrap()), [1.0, 0.0]);
-        assert_eq!(floats(grads.get::<2>(layer.weight.id).unwrap()), [1.0, 0.0, 0.0, 0.5]);
+        assert_eq!(
+            floats(grads.get::<2>(layer.weight.id).unwrap()),
+            [1.0, 0.0, 0.0, 0.5]
+        );
     }
 }

@@ -43,8 +43,10 @@ pub fn load(path: &Path) -> Result<Experiment> {
 /// # Errors
 /// Never in practice: every field has a TOML form.
 pub fn to_toml(experiment: &Experiment) -> Result<String> {
-    toml::to_string(experiment)
-        .map_err(|e| Error::BadConfig { origin: "configuration".into(), detail: e.to_string() })
+    toml::to_string(experiment).map_err(|e| Error::BadConfig {
+        origin: "configuration".into(),
+        detail: e.to_string(),
+    })
 }
 
 fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
@@ -52,7 +54,9 @@ fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
         origin: origin.to_owned(),
         detail: detail.split_whitespace().collect::<Vec<_>>().join(" "),
     };
-    let mut table: Table = text.parse().map_err(|e: toml::de::Error| bad(origin, e.to_string()))?;
+    let mut table: Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| bad(origin, e.to_string()))?;
     let reference = reference();
     check_keys(origin, "", &table, &reference)?;
     for assignment in overrides {
@@ -62,10 +66,9 @@ fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
             .ok_or_else(|| bad(&origin, "expected key=value".to_owned()))?;
         set(&origin, &mut table, &reference, key.trim(), value.trim())?;
     }
-    let experiment: Experiment =
-        Value::Table(table).try_into().map_err(|e: toml::de::Error| {
-            bad(origin, e.message().to_owned())
-        })?;
+    let experiment: Experiment = Value::Table(table)
+        .try_into()
+        .map_err(|e: toml::de::Error| bad(origin, e.message().to_owned()))?;
     experiment.validate()?;
     Ok(experiment)
 }
@@ -101,7 +104,9 @@ fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &st
         (table, known) = (inner, inner_known);
     }
     let old = known.get(*last).filter(|old| !old.is_table());
-    let Some(old) = old else { return Err(unknown_key(origin, key)) };
+    let Some(old) = old else {
+        return Err(unknown_key(origin, key));
+    };
     table.insert((*last).to_owned(), read_value(value, old));
     Ok(())
 }
@@ -109,8 +114,14 @@ fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &st
 /// A TOML value where it is one, else a string; whole numbers become floats, and single values
 /// lists, where the key holds such.
 fn read_value(text: &str, old: &Value) -> Value {
-    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    match (parsed.unwrap_or_else(|| Value::String(text.to_owned())), old) {
+    let parsed = format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"));
+    match (
+        parsed.unwrap_or_else(|| Value::String(text.to_owned())),
+        old,
+    ) {
         (Value::Integer(i), Value::Float(_)) => Value::Float(i as f64),
         (value @ Value::Array(_), Value::Array(_)) => value,
         (value, Value::Array(_)) => Value::Array(vec![value]),
@@ -131,7 +142,11 @@ fn unknown_key(origin: &str, key: &str) -> Error {
     let mut known = Vec::new();
     flatten("", &reference(), &mut known);
     let suggestion = nearest(key, known.into_iter());
-    Error::UnknownKey { origin: origin.to_owned(), key: key.to_owned(), suggestion }
+    Error::UnknownKey {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        suggestion,
+    }
 }
 
 fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
@@ -175,7 +190,12 @@ mod tests {
 
     #[test]
     fn overrides_take_numbers_lists_and_words() {
-        let set = ["optim.lr=1", "data.corpus=alice", "seed=9", "samples.temperatures=[1.0,0.5]"];
+        let set = [
+            "optim.lr=1",
+            "data.corpus=alice",
+            "seed=9",
+            "samples.temperatures=[1.0,0.5]",
+        ];
         let set = set.map(str::to_owned);
         let e = resolve("debug", &set).unwrap();
         assert_eq!((e.optim.lr, e.seed), (1.0, 9));
@@ -186,7 +206,10 @@ mod tests {
     #[test]
     fn unknown_names_come_with_a_suggestion() {
         let message = |preset: &str, set: &str| {
-            let set: Vec<String> = (!set.is_empty()).then(|| set.to_owned()).into_iter().collect();
+            let set: Vec<String> = (!set.is_empty())
+                .then(|| set.to_owned())
+                .into_iter()
+                .collect();
             resolve(preset, &set).unwrap_err().to_string()
         };
         assert!(message("nanno", "").contains("did you mean 'nano'"));
@@ -199,11 +222,18 @@ mod tests {
 
     #[test]
     fn wrong_types_and_sizes_are_refused_in_one_line() {
-        for set in ["seed=x", "model.chunk_size=0", "model.window=7", "optim.beta1=1.5"] {
+        for set in [
+            "seed=x",
+            "model.chunk_size=0",
+            "model.window=7",
+            "optim.beta1=1.5",
+        ] {
             let message = resolve("debug", &[set.to_owned()]).unwrap_err().to_string();
             assert!(!message.contains('\n'), "{message}");
         }
-        let message = resolve("debug", &["model.window=63".to_owned()]).unwrap_err().to_string();
+        let message = resolve("debug", &["model.window=63".to_owned()])
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("window = 63 is no multiple"), "{message}");
     }
 

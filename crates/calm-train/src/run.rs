@@ -68,11 +68,16 @@ pub fn train(
     observe: Observer<'_>,
 ) -> Result<RunEnd> {
     if options.stages == Stages::Lm {
-        return Err(Error::NoAutoencoder { run: options.out.clone() });
+        return Err(Error::NoAutoencoder {
+            run: options.out.clone(),
+        });
     }
     // Before the directory is made, so that bad input leaves nothing behind.
     if RunDir::open(&options.out).is_ok() {
-        return Err(calm_report::Error::RunExists { root: options.out.clone() }.into());
+        return Err(calm_report::Error::RunExists {
+            root: options.out.clone(),
+        }
+        .into());
     }
     let vocab_size = experiment.model.vocab_size;
     let tokenizer = data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?;
@@ -86,8 +91,19 @@ pub fn train(
     info.seed = experiment.seed;
     info.save(&directory.run())?;
     // Last, because a directory with a configuration is a run that can be resumed.
-    write_atomic(&directory.config(), preset::to_toml(&experiment)?.as_bytes())?;
-    go_on(&experiment, &info, &directory, &tokenizer, &store, options, observe)
+    write_atomic(
+        &directory.config(),
+        preset::to_toml(&experiment)?.as_bytes(),
+    )?;
+    go_on(
+        &experiment,
+        &info,
+        &directory,
+        &tokenizer,
+        &store,
+        options,
+        observe,
+    )
 }
 
 /// Goes on with the run in `options.out`, from its newest checkpoint, with its own resolved
@@ -101,7 +117,15 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let info = RunInfo::load(&directory.run())?;
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
     let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
-    go_on(&experiment, &info, &directory, &tokenizer, &store, options, observe)
+    go_on(
+        &experiment,
+        &info,
+        &directory,
+        &tokenizer,
+        &store,
+        options,
+        observe,
+    )
 }
 
 /// Text enough to train and to evaluate on, before anything is written.
@@ -125,7 +149,9 @@ fn go_on(
     let device = options.device;
     let found = Found::look(directory, tokenizer)?;
     if options.stages == Stages::Lm && !found.autoencoder_complete(experiment) {
-        return Err(Error::NoAutoencoder { run: directory.root.clone() });
+        return Err(Error::NoAutoencoder {
+            run: directory.root.clone(),
+        });
     }
     cut_records(directory, &found)?;
     let counts = unigram(store.train(), experiment.model.vocab_size);
@@ -150,14 +176,23 @@ fn go_on(
     };
 
     let (autoencoder, autoencoder_state) = {
-        let task = AutoencoderTask { model: &experiment.model, judge: judge() };
+        let task = AutoencoderTask {
+            model: &experiment.model,
+            judge: judge(),
+        };
         let (model, state, checkpoint) = match &found.autoencoder {
-            Some((state, checkpoint)) => {
-                (checkpoint.load_autoencoder(device)?, state.clone(), Some(checkpoint))
-            }
+            Some((state, checkpoint)) => (
+                checkpoint.load_autoencoder(device)?,
+                state.clone(),
+                Some(checkpoint),
+            ),
             None => {
                 let model = experiment.model.init(experiment.seed, device).autoencoder;
-                (model, TrainState::start(Stage::Autoencoder, experiment.seed), None)
+                (
+                    model,
+                    TrainState::start(Stage::Autoencoder, experiment.seed),
+                    None,
+                )
             }
         };
         if state.step >= experiment.autoencoder.steps {
@@ -185,13 +220,21 @@ fn go_on(
     if options.stages != Stages::Autoencoder {
         // What the language model was trained on, should the stage be resumed.
         let autoencoder: &ChunkAutoencoder = &autoencoder;
-        let task = LanguageModelTask { model: &experiment.model, autoencoder, judge: judge() };
+        let task = LanguageModelTask {
+            model: &experiment.model,
+            autoencoder,
+            judge: judge(),
+        };
         let (model, state, checkpoint) = match &found.lm {
-            Some((state, checkpoint)) => {
-                (checkpoint.load_language_model(device)?, state.clone(), Some(checkpoint))
-            }
+            Some((state, checkpoint)) => (
+                checkpoint.load_language_model(device)?,
+                state.clone(),
+                Some(checkpoint),
+            ),
             None => {
-                let model = experiment.model.init_language_model(experiment.seed, device);
+                let model = experiment
+                    .model
+                    .init_language_model(experiment.seed, device);
                 let state = TrainState {
                     earlier_tokens: autoencoder_state.tokens,
                     earlier_flops: autoencoder_state.flops,
@@ -224,8 +267,19 @@ fn go_on(
 
     let summary = match trained {
         Some(language_model) => {
-            let model = CalmModel { autoencoder, language_model };
-            finish(&model.autoencoder, Some(&model), &newest, &counts, info, &run, observe)?
+            let model = CalmModel {
+                autoencoder,
+                language_model,
+            };
+            finish(
+                &model.autoencoder,
+                Some(&model),
+                &newest,
+                &counts,
+                info,
+                &run,
+                observe,
+            )?
         }
         None => finish(&autoencoder, None, &newest, &counts, info, &run, observe)?,
     };
@@ -244,21 +298,31 @@ struct Found {
 impl Found {
     fn look(directory: &RunDir, tokenizer: &Tokenizer) -> Result<Self> {
         let find = |stage| -> Result<Option<(TrainState, Checkpoint)>> {
-            let Some((path, checkpoint)) = latest(directory, stage)? else { return Ok(None) };
+            let Some((path, checkpoint)) = latest(directory, stage)? else {
+                return Ok(None);
+            };
             check_tokenizer(&path.join("tokenizer.json"), tokenizer.fingerprint())?;
             let state = checkpoint.read_json(STATE)?;
             Ok(Some((state, checkpoint)))
         };
-        Ok(Self { autoencoder: find(Stage::Autoencoder)?, lm: find(Stage::Lm)? })
+        Ok(Self {
+            autoencoder: find(Stage::Autoencoder)?,
+            lm: find(Stage::Lm)?,
+        })
     }
 
     fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
         let steps = experiment.autoencoder.steps;
-        self.autoencoder.as_ref().is_some_and(|(state, _)| state.step >= steps)
+        self.autoencoder
+            .as_ref()
+            .is_some_and(|(state, _)| state.step >= steps)
     }
 
     fn newest(&self) -> Option<&TrainState> {
-        self.lm.as_ref().or(self.autoencoder.as_ref()).map(|(state, _)| state)
+        self.lm
+            .as_ref()
+            .or(self.autoencoder.as_ref())
+            .map(|(state, _)| state)
     }
 }
 
@@ -266,7 +330,9 @@ impl Found {
 fn cut_records(directory: &RunDir, found: &Found) -> Result<()> {
     let newest = found.newest().map(|state| (state.stage, state.step));
     let keep = |stage: Stage, step: u64| newest.is_some_and(|newest| (stage, step) <= newest);
-    truncate_after(&directory.metrics(), |row: &MetricRow| keep(row.stage, row.step))?;
+    truncate_after(&directory.metrics(), |row: &MetricRow| {
+        keep(row.stage, row.step)
+    })?;
     truncate_after(&directory.eval_history(), |row: &calm_report::EvalPoint| {
         keep(row.stage, row.step)
     })?;

@@ -24,8 +24,8 @@ pub(crate) struct StepLoss {
 }
 
 /// What a stage trains and how it is judged.
-pub(crate) trait StageTask {
-    type Model: Module;
+pub(crate) trait StageTask: Sync {
+    type Model: Module + Sync;
 
     fn stage(&self) -> Stage;
 
@@ -89,12 +89,22 @@ pub(crate) fn run_stage<T: StageTask>(
     let autodiff = run.device.clone().autodiff();
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
 
+    // On the CPU most operations of a pass run on one core; passes of a step share the cores.
+    let workers = if *run.device == Device::flex() {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
+    };
+
     let mut optimizer = adamw(&experiment.optim, &model);
     if let Some(checkpoint) = resumed {
         let path = checkpoint.path(OPTIM);
-        optimizer = optimizer.load(&path).map_err(|e| {
-            calm_lm::Error::DamagedCheckpoint { path: path.clone(), detail: e.to_string() }
-        })?;
+        optimizer = optimizer
+            .load(&path)
+            .map_err(|e| calm_lm::Error::DamagedCheckpoint {
+                path: path.clone(),
+                detail: e.to_string(),
+            })?;
     }
     let windows = Windows::new(run.store.train(), window, k)?;
     windows.check(state.cursor)?;
@@ -112,27 +122,38 @@ pub(crate) fn run_stage<T: StageTask>(
         let step = state.step + 1;
         let begun = Instant::now();
 
-        let mut accumulator = GradientsAccumulator::new();
-        let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
-        for part in 0..config.accumulate {
-            let batch = text.next_batch(config.batch_windows);
-            let tokens = chunk_tensor(&batch, config.batch_windows, k, &autodiff);
+        let batches: Vec<Vec<u32>> = (0..config.accumulate)
+            .map(|_| text.next_batch(config.batch_windows))
+            .collect();
+        let pass = |part: usize| {
+            // Leaves of its own, so that passes can run side by side.
+            let model = model.clone().fork(&autodiff);
+            let tokens = chunk_tensor(&batches[part], config.batch_windows, k, &autodiff);
             let mut draws = HostDraws::new(mix(stage_seed, (step << 16) | part as u64));
             let loss = task.loss(&model, tokens, &mut draws);
             // The accumulator sums; the step is to follow the mean.
             let gradients = (loss.total.clone() / config.accumulate as f64).backward();
-            accumulator.accumulate(&model, GradientsParams::from_grads(gradients, &model));
+            (loss, GradientsParams::from_grads(gradients, &model))
+        };
+        let mut accumulator = GradientsAccumulator::new();
+        let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
+        // In order, whoever finishes first: the sum must not depend on timing.
+        for (loss, gradients) in side_by_side(config.accumulate, workers, &pass) {
+            accumulator.accumulate(&model, gradients);
             losses.push(loss);
         }
         let mut gradients = accumulator.grads();
-        let grad_norm =
-            clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
+        let grad_norm = clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
         let loss = mean(losses.iter().map(|loss| &loss.total));
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(Error::NotFinite {
                 stage,
                 step,
-                what: if loss.is_finite() { "the gradient norm" } else { "the loss" },
+                what: if loss.is_finite() {
+                    "the gradient norm"
+                } else {
+                    "the loss"
+                },
                 epoch: state.cursor.epoch,
                 position: state.cursor.position,
                 checkpoint: last_saved.map_or("none".to_owned(), |step| {
@@ -151,12 +172,20 @@ pub(crate) fn run_stage<T: StageTask>(
         state.seconds += seconds;
         state.cursor = text.cursor();
         let tokens_per_s = tokens as f64 / seconds;
-        observe(Event::Stepped { stage, step, loss, tokens_per_s });
+        observe(Event::Stepped {
+            stage,
+            step,
+            loss,
+            tokens_per_s,
+        });
 
         if step.is_multiple_of(config.log_every) || step == config.steps || step == 1 {
             let part = |name: &str| {
                 let find = |loss: &StepLoss| -> Option<Tensor<1>> {
-                    loss.parts.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone())
+                    loss.parts
+                        .iter()
+                        .find(|(n, _)| *n == name)
+                        .map(|(_, t)| t.clone())
                 };
                 let values: Option<Vec<_>> = losses.iter().map(find).collect();
                 values.map(|values| mean(values.iter()))
@@ -169,7 +198,9 @@ pub(crate) fn run_stage<T: StageTask>(
                 seconds: state.seconds,
                 loss,
                 tokens_per_s,
-                mfu: run.peak_flops.map(|peak| tokens_per_s * task.flops_per_token() / peak),
+                mfu: run
+                    .peak_flops
+                    .map(|peak| tokens_per_s * task.flops_per_token() / peak),
                 grad_norm,
                 lr,
                 kl: part("kl"),
@@ -186,7 +217,12 @@ pub(crate) fn run_stage<T: StageTask>(
         let evaluate = config.eval_every > 0
             && (step.is_multiple_of(config.eval_every) || step == config.steps);
         if evaluate && !interrupted {
-            let point = EvalPoint { stage, step, tokens: state.tokens, ..empty_point(stage) };
+            let point = EvalPoint {
+                stage,
+                step,
+                tokens: state.tokens,
+                ..empty_point(stage)
+            };
             let point = task.evaluate(&model.valid(), point)?;
             run.history.write(&point)?;
             observe(Event::Evaluated(&point));
@@ -200,9 +236,9 @@ pub(crate) fn run_stage<T: StageTask>(
             let path = run.directory.checkpoint(stage, step);
             let writer = CheckpointWriter::new(&path, &experiment.model, run.tokenizer)?;
             task.write(&model, &writer)?;
-            optimizer.save(writer.path(OPTIM)).map_err(|e| {
-                Error::io(&path)(std::io::Error::other(e.to_string()))
-            })?;
+            optimizer
+                .save(writer.path(OPTIM))
+                .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;
             writer.write_json(STATE, &state)?;
             writer.finish()?;
             publish(run.directory, stage, step, experiment.checkpoint.keep)?;
@@ -217,6 +253,33 @@ pub(crate) fn run_stage<T: StageTask>(
     Ok((model, state, end))
 }
 
+/// `work(0)`, .., `work(count - 1)` in this order, up to `workers` of them at a time.
+fn side_by_side<R: Send>(
+    count: usize,
+    workers: usize,
+    work: &(impl Fn(usize) -> R + Sync),
+) -> Vec<R> {
+    if workers == 1 || count == 1 {
+        return (0..count).map(work).collect();
+    }
+    let mut results = Vec::with_capacity(count);
+    for first in (0..count).step_by(workers) {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (first..count.min(first + workers))
+                .map(|part| scope.spawn(move || work(part)))
+                .collect();
+            for thread in running {
+                results.push(
+                    thread
+                        .join()
+                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
+                );
+            }
+        });
+    }
+    results
+}
+
 struct ModelShape {
     window: usize,
     k: usize,
@@ -224,13 +287,19 @@ struct ModelShape {
 
 impl ModelShape {
     fn of(experiment: &Experiment) -> Self {
-        Self { window: experiment.model.window, k: experiment.model.chunk_size }
+        Self {
+            window: experiment.model.window,
+            k: experiment.model.chunk_size,
+        }
     }
 }
 
 fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {
     let count = values.len() as f64;
-    values.map(|value| f64::from(value.clone().into_scalar::<f32>())).sum::<f64>() / count
+    values
+        .map(|value| f64::from(value.clone().into_scalar::<f32>()))
+        .sum::<f64>()
+        / count
 }
 
 fn empty_point(stage: Stage) -> EvalPoint {

@@ -43,7 +43,10 @@ impl StageTask for AutoencoderTask<'_> {
         let [batch, steps, k] = tokens.dims();
         let loss = model.loss(tokens.reshape([batch * steps, k]), draws);
         let parts = vec![("kl", loss.kl), ("reconstruction", loss.cross_entropy)];
-        StepLoss { total: loss.total, parts }
+        StepLoss {
+            total: loss.total,
+            parts,
+        }
     }
 
     fn evaluate(&self, model: &ChunkAutoencoder, point: EvalPoint) -> Result<EvalPoint> {
@@ -87,7 +90,10 @@ impl StageTask for LanguageModelTask<'_> {
         draws: &mut dyn Draws,
     ) -> StepLoss {
         let loss = model.loss(self.autoencoder, tokens, draws);
-        StepLoss { total: loss.total, parts: loss.parts }
+        StepLoss {
+            total: loss.total,
+            parts: loss.parts,
+        }
     }
 
     fn evaluate(&self, model: &LanguageModel, point: EvalPoint) -> Result<EvalPoint> {

@@ -20,7 +20,10 @@ fn zero_sizes_are_refused_by_name() {
     assert_eq!(refused(|c| c.chunk_size = 0), zero("chunk_size"));
     assert_eq!(refused(|c| c.latent_size = 0), zero("latent_size"));
     assert_eq!(refused(|c| c.hidden_size = 0), zero("hidden_size"));
-    assert_eq!(refused(|c| c.intermediate_size = 0), zero("intermediate_size"));
+    assert_eq!(
+        refused(|c| c.intermediate_size = 0),
+        zero("intermediate_size")
+    );
     assert_eq!(refused(|c| c.encoder_layers = 0), zero("encoder_layers"));
     assert_eq!(refused(|c| c.decoder_layers = 0), zero("decoder_layers"));
 }
@@ -28,7 +31,9 @@ fn zero_sizes_are_refused_by_name() {
 #[test]
 fn odd_layer_counts_are_refused() {
     let field = |error| match error {
-        ConfigError::NotMultiple { field, divisor: 2, .. } => field,
+        ConfigError::NotMultiple {
+            field, divisor: 2, ..
+        } => field,
         other => panic!("{other}"),
     };
     assert_eq!(field(refused(|c| c.encoder_layers = 3)), "encoder_layers");
@@ -51,14 +56,21 @@ fn rates_and_weights_outside_their_range_are_refused() {
         assert_eq!(field(refused(|c| c.norm_eps = bad)), "norm_eps");
     }
     let mut config = small();
-    (config.token_dropout, config.latent_dropout, config.kl_weight) = (0.0, 0.0, 0.0);
+    (
+        config.token_dropout,
+        config.latent_dropout,
+        config.kl_weight,
+    ) = (0.0, 0.0, 0.0);
     assert_eq!(config.validate(), Ok(()));
 }
 
 #[test]
 fn a_configuration_survives_json_and_unknown_keys_do_not() {
     let text = serde_json::to_string(&small()).unwrap();
-    assert_eq!(serde_json::from_str::<AutoencoderConfig>(&text).unwrap(), small());
+    assert_eq!(
+        serde_json::from_str::<AutoencoderConfig>(&text).unwrap(),
+        small()
+    );
     let unknown = text.replacen('{', "{\"beta\":1,", 1);
     let error = serde_json::from_str::<AutoencoderConfig>(&unknown).unwrap_err();
     assert!(error.to_string().contains("beta"), "{error}");
@@ -69,9 +81,22 @@ fn counted_parameters_are_those_of_the_module() {
     let base = small();
     let configs = [
         base.clone(),
-        AutoencoderConfig { encoder_layers: 2, decoder_layers: 6, ..base.clone() },
-        AutoencoderConfig { chunk_size: 1, latent_size: 1, ..base.clone() },
-        AutoencoderConfig { vocab_size: 5, hidden_size: 10, intermediate_size: 6, ..base },
+        AutoencoderConfig {
+            encoder_layers: 2,
+            decoder_layers: 6,
+            ..base.clone()
+        },
+        AutoencoderConfig {
+            chunk_size: 1,
+            latent_size: 1,
+            ..base.clone()
+        },
+        AutoencoderConfig {
+            vocab_size: 5,
+            hidden_size: 10,
+            intermediate_size: 6,
+            ..base
+        },
     ];
     for config in configs {
         let model = config.init(&mut Init::new(1, &Device::flex()));
@@ -87,16 +112,23 @@ fn counted_work_is_that_of_the_matrices() {
     let k = config.chunk_size;
     let size = |layer: &burn::nn::Linear| layer.weight.val().dims().iter().product::<usize>();
     let stage = |blocks: &[calm_autoencoder::FeedForwardBlock]| -> usize {
-        blocks.iter().map(|b| size(&b.mlp.gate) + size(&b.mlp.up) + size(&b.mlp.down)).sum()
+        blocks
+            .iter()
+            .map(|b| size(&b.mlp.gate) + size(&b.mlp.up) + size(&b.mlp.down))
+            .sum()
     };
     let e = &model.encoder;
-    let encoder =
-        k * stage(&e.token_blocks) + size(&e.squeeze) + stage(&e.chunk_blocks) + size(&e.to_posterior);
+    let encoder = k * stage(&e.token_blocks)
+        + size(&e.squeeze)
+        + stage(&e.chunk_blocks)
+        + size(&e.to_posterior);
     assert_eq!(config.encoder_macs(), encoder as u64);
     let d = &model.decoder;
     let logits = k * config.vocab_size * config.hidden_size;
-    let decoder =
-        size(&d.from_latent) + stage(&d.chunk_blocks) + size(&d.expand) + k * stage(&d.token_blocks);
+    let decoder = size(&d.from_latent)
+        + stage(&d.chunk_blocks)
+        + size(&d.expand)
+        + k * stage(&d.token_blocks);
     assert_eq!(config.decoder_macs(), (decoder + logits) as u64);
     assert_eq!(config.forward_macs(0), (encoder + decoder + logits) as u64);
 }

@@ -20,8 +20,11 @@ fn floats(golden: &Golden, map: impl Fn(f64) -> f64) -> Vec<f32> {
 }
 
 fn assert_loss(loss: AutoencoderLoss, f: &Fixture, case: &str) -> Result<(), FixtureError> {
-    let parts =
-        [("total_loss", loss.total), ("cross_entropy", loss.cross_entropy), ("kl_loss", loss.kl)];
+    let parts = [
+        ("total_loss", loss.total),
+        ("cross_entropy", loss.cross_entropy),
+        ("kl_loss", loss.kl),
+    ];
     for (name, value) in parts {
         let expected = Golden {
             shape: vec![1],
@@ -37,8 +40,16 @@ fn posterior_is_that_of_the_reference() -> Result<(), FixtureError> {
     let device = Device::flex();
     let (f, tokens) = load(&device)?;
     let posterior = reference(&f, 0.0, &device)?.encode(tokens);
-    assert_close(posterior.mean.clone(), &f.golden("outputs/mean")?, TOLERANCE);
-    assert_close(posterior.log_std.clone(), &f.golden("outputs/log_std")?, TOLERANCE);
+    assert_close(
+        posterior.mean.clone(),
+        &f.golden("outputs/mean")?,
+        TOLERANCE,
+    );
+    assert_close(
+        posterior.log_std.clone(),
+        &f.golden("outputs/log_std")?,
+        TOLERANCE,
+    );
     let kl = f.golden("outputs/sampled/kl_per_dimension")?;
     assert_close(posterior.kl(), &kl, TOLERANCE);
     let eps = floats(&f.golden("inputs/eps")?, |x| x);
@@ -52,9 +63,10 @@ fn scores_and_decoded_tokens_are_those_of_the_reference() -> Result<(), FixtureE
     let device = Device::flex();
     let (f, _) = load(&device)?;
     let model = reference(&f, 0.0, &device)?;
-    for (latent, logits, tokens) in
-        [("mean", "logits_mean", "argmax_mean"), ("z", "logits_z", "argmax_z")]
-    {
+    for (latent, logits, tokens) in [
+        ("mean", "logits_mean", "argmax_mean"),
+        ("z", "logits_z", "argmax_z"),
+    ] {
         let latent = f.tensor::<2>(&format!("outputs/{latent}"), &device)?;
         let expected = f.golden(&format!("outputs/{logits}"))?;
         assert_close(model.logits(latent.clone()), &expected, TOLERANCE);
@@ -80,7 +92,9 @@ fn loss_with_both_masks_is_that_of_the_reference() -> Result<(), FixtureError> {
     let (f, tokens) = load(&device)?;
     let p = f.number("config/ae_dropout")?;
     let side = |masked: bool| if masked { p - 1e-3 } else { p + 1e-3 };
-    let mask = floats(&f.golden("inputs/token_mask")?, |masked| side(masked == 1.0));
+    let mask = floats(&f.golden("inputs/token_mask")?, |masked| {
+        side(masked == 1.0)
+    });
     let eps = floats(&f.golden("inputs/eps")?, |x| x);
     let keep = floats(&f.golden("inputs/z_keep")?, |kept| side(kept == 0.0));
     let mut draws = Replay::new([mask, eps, keep]);
@@ -99,16 +113,35 @@ fn gradients_are_those_of_the_reference() -> Result<(), FixtureError> {
     let gradients = loss.total.backward();
     let matrix = |weight: Tensor<2>| weight.grad(&gradients).expect("a gradient");
     let check = |name: &str, gradient: Tensor<2>| -> Result<(), FixtureError> {
-        assert_close(gradient, &f.golden(&format!("outputs/grad_{name}"))?, TOLERANCE);
+        assert_close(
+            gradient,
+            &f.golden(&format!("outputs/grad_{name}"))?,
+            TOLERANCE,
+        );
         Ok(())
     };
     let (encoder, decoder) = (&model.encoder, &model.decoder);
-    check("encoder.embed_tokens.weight", matrix(encoder.embedding.weight.val()))?;
-    check("encoder.squeeze_layer.weight", matrix(encoder.squeeze.weight.val()).transpose())?;
+    check(
+        "encoder.embed_tokens.weight",
+        matrix(encoder.embedding.weight.val()),
+    )?;
+    check(
+        "encoder.squeeze_layer.weight",
+        matrix(encoder.squeeze.weight.val()).transpose(),
+    )?;
     let to_posterior = matrix(encoder.to_posterior.weight.val()).transpose();
     check("encoder.hidden_to_latent.weight", to_posterior)?;
-    let norm = decoder.norm.gamma.val().grad(&gradients).expect("a gradient");
-    assert_close(norm, &f.golden("outputs/grad_decoder.norm.weight")?, TOLERANCE);
+    let norm = decoder
+        .norm
+        .gamma
+        .val()
+        .grad(&gradients)
+        .expect("a gradient");
+    assert_close(
+        norm,
+        &f.golden("outputs/grad_decoder.norm.weight")?,
+        TOLERANCE,
+    );
     Ok(())
 }
 

@@ -31,7 +31,9 @@ fn small() -> AutoencoderConfig {
 fn tokens(config: &AutoencoderConfig, chunks: usize, device: &Device) -> Tensor<2, Int> {
     let mut random = RandomStream::new(99);
     let n = chunks * config.chunk_size;
-    let ids: Vec<i64> = (0..n).map(|_| random.below(config.vocab_size) as i64).collect();
+    let ids: Vec<i64> = (0..n)
+        .map(|_| random.below(config.vocab_size) as i64)
+        .collect();
     Tensor::<1, Int>::from_ints(ids.as_slice(), device).reshape([chunks, config.chunk_size])
 }
 
@@ -52,11 +54,7 @@ impl Draws for Recorder {
 }
 
 /// The autoencoder of the fixture; `dropout` of both kinds.
-fn reference(
-    f: &Fixture,
-    dropout: f64,
-    device: &Device,
-) -> Result<ChunkAutoencoder, FixtureError> {
+fn reference(f: &Fixture, dropout: f64, device: &Device) -> Result<ChunkAutoencoder, FixtureError> {
     let config = AutoencoderConfig {
         vocab_size: f.whole("config/vocab_size")?,
         chunk_size: f.whole("config/patch_size")?,
@@ -76,13 +74,19 @@ fn reference(
     let mut w = Weights::new(f, device)?;
     let (encoder, decoder) = (&mut model.encoder, &mut model.decoder);
     w.embedding("encoder.embed_tokens", &mut encoder.embedding)?;
-    let stages = encoder.token_blocks.iter_mut().chain(&mut encoder.chunk_blocks);
+    let stages = encoder
+        .token_blocks
+        .iter_mut()
+        .chain(&mut encoder.chunk_blocks);
     blocks(&mut w, "encoder.encoder_layers", stages)?;
     w.linear("encoder.squeeze_layer", &mut encoder.squeeze)?;
     w.rms_norm("encoder.norm", &mut encoder.norm)?;
     w.linear("encoder.hidden_to_latent", &mut encoder.to_posterior)?;
     w.linear("decoder.latent_to_hidden", &mut decoder.from_latent)?;
-    let stages = decoder.chunk_blocks.iter_mut().chain(&mut decoder.token_blocks);
+    let stages = decoder
+        .chunk_blocks
+        .iter_mut()
+        .chain(&mut decoder.token_blocks);
     blocks(&mut w, "decoder.decoder_layers", stages)?;
     w.linear("decoder.expand_layer", &mut decoder.expand)?;
     w.rms_norm("decoder.norm", &mut decoder.norm)?;

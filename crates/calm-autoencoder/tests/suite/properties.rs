@@ -22,12 +22,24 @@ fn asked(config: &AutoencoderConfig, chunks: usize) -> Vec<(&'static str, usize)
 #[test]
 fn the_loss_asks_for_draws_in_the_documented_order() {
     let both = small(); // K = 3, l = 7
-    assert_eq!(asked(&both, 4), [("uniform", 12), ("normal", 28), ("uniform", 28)]);
-    let no_tokens = AutoencoderConfig { token_dropout: 0.0, ..small() };
+    assert_eq!(
+        asked(&both, 4),
+        [("uniform", 12), ("normal", 28), ("uniform", 28)]
+    );
+    let no_tokens = AutoencoderConfig {
+        token_dropout: 0.0,
+        ..small()
+    };
     assert_eq!(asked(&no_tokens, 4), [("normal", 28), ("uniform", 28)]);
-    let no_latent = AutoencoderConfig { latent_dropout: 0.0, ..small() };
+    let no_latent = AutoencoderConfig {
+        latent_dropout: 0.0,
+        ..small()
+    };
     assert_eq!(asked(&no_latent, 4), [("uniform", 12), ("normal", 28)]);
-    let neither = AutoencoderConfig { token_dropout: 0.0, ..no_latent };
+    let neither = AutoencoderConfig {
+        token_dropout: 0.0,
+        ..no_latent
+    };
     assert_eq!(asked(&neither, 4), [("normal", 28)]);
 }
 
@@ -38,9 +50,16 @@ fn every_parameter_gets_a_gradient() {
     let model = model(&config, &device);
     let loss = model.loss(tokens(&config, 16, &device), &mut HostDraws::new(3));
     let sizes = gradient_sizes(&model, &loss.total.backward());
-    assert_eq!(sizes.len(), 1 + 4 * 6 + 2 * 2 + 2 * 2 + 2, "table, blocks, linears, norms");
+    assert_eq!(
+        sizes.len(),
+        1 + 4 * 6 + 2 * 2 + 2 * 2 + 2,
+        "table, blocks, linears, norms"
+    );
     for (path, size) in sizes {
-        assert!(size.is_some_and(|g| g > 0.0 && g.is_finite()), "{path}: {size:?}");
+        assert!(
+            size.is_some_and(|g| g > 0.0 && g.is_finite()),
+            "{path}: {size:?}"
+        );
     }
 }
 
@@ -72,14 +91,21 @@ fn chunks_do_not_see_each_other() -> Result<(), FixtureError> {
     let after = before.clone().slice_assign([2..3, 0..3], other);
     let encoded = |tokens| {
         let posterior = model.encode(tokens);
-        (values(model.logits(posterior.mean.clone())), values(posterior.mean))
+        (
+            values(model.logits(posterior.mean.clone())),
+            values(posterior.mean),
+        )
     };
     let ((logits_a, mean_a), (logits_b, mean_b)) = (encoded(before), encoded(after));
     let differing = |a: &[f64], b: &[f64], width: usize| -> Vec<usize> {
         let rows = a.chunks(width).zip(b.chunks(width)).enumerate();
         rows.filter(|(_, (x, y))| x != y).map(|(i, _)| i).collect()
     };
-    assert_eq!(differing(&mean_a, &mean_b, 5), [2], "bit-equal everywhere but in chunk 2");
+    assert_eq!(
+        differing(&mean_a, &mean_b, 5),
+        [2],
+        "bit-equal everywhere but in chunk 2"
+    );
     assert_eq!(differing(&logits_a, &logits_b, 3 * 13), [2]);
     Ok(())
 }
@@ -96,13 +122,16 @@ fn standard_normal_posterior(config: &AutoencoderConfig, device: &Device) -> Chu
 #[test]
 fn at_the_prior_the_kl_is_the_floor_of_every_dimension() {
     let device = Device::flex();
-    let config = AutoencoderConfig { kl_floor: 0.375, kl_weight: 2.0, ..small() };
+    let config = AutoencoderConfig {
+        kl_floor: 0.375,
+        kl_weight: 2.0,
+        ..small()
+    };
     let model = standard_normal_posterior(&config, &device);
     let posterior = model.encode(tokens(&config, 4, &device));
     assert!(values(posterior.kl()).iter().all(|&kl| kl == 0.0));
     let loss = model.loss(tokens(&config, 4, &device), &mut HostDraws::new(1));
-    let [total, ce, kl] =
-        [loss.total, loss.cross_entropy, loss.kl].map(|x| x.into_scalar::<f32>());
+    let [total, ce, kl] = [loss.total, loss.cross_entropy, loss.kl].map(|x| x.into_scalar::<f32>());
     assert_eq!(kl, 7.0 * 0.375);
     approx::assert_abs_diff_eq!(total, 3.0 * ce + 2.0 * kl, epsilon = 1e-5);
 }
@@ -111,7 +140,10 @@ fn at_the_prior_the_kl_is_the_floor_of_every_dimension() {
 fn below_the_floor_the_kl_pulls_on_nothing() {
     let device = Device::flex().autodiff();
     let sizes = |kl_weight| {
-        let config = AutoencoderConfig { kl_weight, ..small() };
+        let config = AutoencoderConfig {
+            kl_weight,
+            ..small()
+        };
         let model = standard_normal_posterior(&config, &device);
         let loss = model.loss(tokens(&config, 4, &device), &mut HostDraws::new(1));
         gradient_sizes(&model, &loss.total.backward())
@@ -143,7 +175,9 @@ fn many_draws_are_single_draws_in_a_row() {
     let eps = RandomStream::new(4).normal(3 * 14);
     let many = values(posterior.sample_many(3, &mut Replay::new([eps.clone()])));
     let mut single = Replay::new(eps.chunks(14).map(<[f32]>::to_vec));
-    let singles: Vec<f64> = (0..3).flat_map(|_| values(posterior.sample(&mut single))).collect();
+    let singles: Vec<f64> = (0..3)
+        .flat_map(|_| values(posterior.sample(&mut single)))
+        .collect();
     assert_eq!(many.len(), singles.len());
     for (a, b) in many.iter().zip(singles) {
         approx::assert_abs_diff_eq!(*a, b, epsilon = 1e-6);
@@ -166,6 +200,9 @@ fn masked_tokens_are_hidden_from_the_encoder_only() -> Result<(), FixtureError> 
     assert!(targets_are_true);
     assert_eq!(kl(all), kl(zeros));
     let none = masking.loss(tokens.clone(), &mut draws(0.9));
-    assert_eq!(kl(none), kl(plain.loss(tokens, &mut Replay::new([vec![0.0; 20]]))));
+    assert_eq!(
+        kl(none),
+        kl(plain.loss(tokens, &mut Replay::new([vec![0.0; 20]])))
+    );
     Ok(())
 }

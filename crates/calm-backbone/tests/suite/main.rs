@@ -1,0 +1,112 @@
+//! Golden values and properties of the backbone.
+
+mod branches;
+mod cache;
+mod config;
+mod golden;
+
+use burn::tensor::{Device, Int, Tensor};
+use calm_backbone::{Backbone, BackboneConfig};
+use calm_fixtures::{Fixture, FixtureError, Weights, values};
+use calm_nn::{Init, RandomStream, TransformerConfig};
+
+/// A small configuration in which no two sizes are equal.
+fn small(kv_heads: usize) -> BackboneConfig {
+    let transformer = TransformerConfig {
+        layers: 2,
+        hidden_size: 16,
+        intermediate_size: 20,
+        heads: 4,
+        kv_heads,
+        rope_theta: 10_000.0,
+        norm_eps: 1e-6,
+    };
+    BackboneConfig {
+        vocab_size: 23,
+        chunk_size: 3,
+        transformer,
+    }
+}
+
+/// A backbone whose weights are large enough for attention to matter.
+fn lively(config: &BackboneConfig, device: &Device) -> Backbone {
+    let mut model = config.init(&mut Init::new(7, device));
+    for block in &mut model.transformer.layers {
+        let attention = &mut block.attention;
+        for linear in [
+            &mut attention.q,
+            &mut attention.k,
+            &mut attention.v,
+            &mut attention.o,
+        ] {
+            linear.weight = linear.weight.clone().map(|w| (w * 20.0).detach());
+        }
+    }
+    model
+}
+
+/// `[batch, steps, K]` random tokens.
+fn tokens(config: &BackboneConfig, batch: usize, steps: usize, seed: u64) -> Tensor<3, Int> {
+    let mut random = RandomStream::new(seed);
+    let n = batch * steps * config.chunk_size;
+    let ids: Vec<i64> = (0..n)
+        .map(|_| random.below(config.vocab_size) as i64)
+        .collect();
+    let ids = Tensor::<1, Int>::from_ints(ids.as_slice(), &Device::flex());
+    ids.reshape([batch, steps, config.chunk_size])
+}
+
+/// Largest absolute difference of two tensors of one shape.
+fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let pairs = values(a).into_iter().zip(values(b));
+    pairs
+        .map(|(x, y)| (x - y).abs())
+        .fold(0.0, |worst: f64, d| {
+            assert!(d.is_finite(), "a value that is not finite");
+            worst.max(d)
+        })
+}
+
+/// The backbone of the fixture.
+fn reference(f: &Fixture, device: &Device) -> Result<Backbone, FixtureError> {
+    let config = BackboneConfig {
+        vocab_size: f.whole("config/vocab_size")?,
+        chunk_size: f.whole("config/patch_size")?,
+        transformer: TransformerConfig {
+            layers: f.whole("config/num_hidden_layers")?,
+            hidden_size: f.whole("config/hidden_size")?,
+            intermediate_size: f.whole("config/intermediate_size")?,
+            heads: f.whole("config/num_attention_heads")?,
+            kv_heads: f.whole("config/num_key_value_heads")?,
+            rope_theta: f.number("config/rope_theta")?,
+            norm_eps: f.number("config/rms_norm_eps")?,
+        },
+    };
+    config.validate().expect("the fixture's sizes fit together");
+    let mut model = config.init(&mut Init::new(0, device));
+    let mut w = Weights::new(f, device)?;
+    let compressor = &mut model.compressor;
+    w.embedding("transformer.embed_tokens", &mut compressor.embedding)?;
+    w.linear("embed_proj.0", &mut compressor.widen)?;
+    w.linear("embed_proj.2", &mut compressor.narrow)?;
+    w.layer_norm("embed_proj.3", &mut compressor.norm)?;
+    for (i, block) in model.transformer.layers.iter_mut().enumerate() {
+        let at = |name: &str| format!("transformer.layers.{i}.{name}");
+        w.linear(&at("self_attn.q_proj"), &mut block.attention.q)?;
+        w.linear(&at("self_attn.k_proj"), &mut block.attention.k)?;
+        w.linear(&at("self_attn.v_proj"), &mut block.attention.v)?;
+        w.linear(&at("self_attn.o_proj"), &mut block.attention.o)?;
+        w.linear(&at("mlp.gate_proj"), &mut block.mlp.gate)?;
+        w.linear(&at("mlp.up_proj"), &mut block.mlp.up)?;
+        w.linear(&at("mlp.down_proj"), &mut block.mlp.down)?;
+        w.rms_norm(&at("input_layernorm"), &mut block.input_norm)?;
+        w.rms_norm(
+            &at("post_attention_layernorm"),
+            &mut block.post_attention_norm,
+        )?;
+    }
+    w.rms_norm("transformer.norm", &mut model.transformer.norm)?;
+    w.finish()?;
+    Ok(model)
+}

@@ -1,0 +1,195 @@
+//! The same model on another executor: values, gradients and decoding against flex. Compiled
+//! with the executor's feature; CI runs it on Vulkan over Mesa's software driver.
+#![cfg(feature = "vulkan")]
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
+use calm_lm::{
+    AutoencoderSection, CalmModel, GenerateOptions, Generator, HeadSection, ModelConfig,
+    chunk_tensor, open_device,
+};
+use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, cross_entropy};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 37,
+        chunk_size: 2,
+        latent_size: 6,
+        window: 16,
+        autoencoder: AutoencoderSection {
+            hidden_size: 16,
+            intermediate_size: 20,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            norm_eps: 1e-6,
+            token_dropout: 0.15,
+            latent_dropout: 0.15,
+            kl_weight: 1e-3,
+            kl_floor: 0.5,
+        },
+        backbone: TransformerConfig {
+            layers: 2,
+            hidden_size: 16,
+            intermediate_size: 24,
+            heads: 4,
+            kv_heads: 2,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-6,
+        },
+        head: HeadSection {
+            blocks: 1,
+            noise_size: 5,
+            samples: 4,
+            posterior_samples: 6,
+            alpha: 1.0,
+        },
+    }
+}
+
+fn devices() -> [Device; 2] {
+    [
+        Device::flex(),
+        open_device("vulkan").expect("a Vulkan device; see README"),
+    ]
+}
+
+fn model(device: &Device) -> CalmModel {
+    let mut model = config().init(3, device);
+    let out = &mut model.language_model.head.final_out;
+    *out = Init::new(4, device).linear(16, 6);
+    out.weight = out.weight.clone().map(|w| w * 100.0);
+    model
+}
+
+fn tokens(n: usize) -> Vec<u32> {
+    let mut stream = RandomStream::new(8);
+    (0..n).map(|_| stream.below(36) as u32).collect()
+}
+
+fn close(what: &str, [a, b]: [TensorData; 2]) {
+    let difference = a
+        .iter::<f32>()
+        .zip(b.iter::<f32>())
+        .map(|(x, y)| (x - y).abs() / (1.0 + x.abs()))
+        .fold(0.0f32, f32::max);
+    assert!(difference < 2e-4, "{what}: differs by {difference}");
+    a.assert_approx_eq::<f32>(&b, Tolerance::absolute(1e-2));
+}
+
+#[test]
+fn hidden_states_samples_and_scores_agree() {
+    let all = devices().map(|device| {
+        let model = model(&device);
+        let batch = chunk_tensor(&tokens(32), 2, 2, &device);
+        let hidden = model.language_model.backbone.forward(batch.clone());
+        let flat = hidden.clone().reshape([16, 16]);
+        let samples = model
+            .language_model
+            .head
+            .sample(flat, 3, &mut HostDraws::new(1));
+        let chunks = batch.reshape([16, 2]);
+        let posterior = model.autoencoder.encode(chunks);
+        let logits = model.autoencoder.logits(posterior.mean.clone());
+        [
+            hidden.into_data(),
+            samples.into_data(),
+            posterior.mean.into_data(),
+            posterior.log_std.into_data(),
+            logits.into_data(),
+        ]
+    });
+    let [flex, other] = all;
+    for (i, pair) in flex.into_iter().zip(other).enumerate() {
+        close(&format!("output {i}"), pair.into());
+    }
+}
+
+struct Gradients<'a>(&'a GradientsParams, Vec<TensorData>);
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self
+            .0
+            .get::<D>(param.id)
+            .expect("a gradient for every parameter");
+        self.1.push(gradient.into_data());
+    }
+}
+
+#[test]
+fn training_losses_and_all_gradients_agree() {
+    let all = devices().map(|device| {
+        let model = model(&device);
+        let autodiff = device.clone().autodiff();
+        let batch = chunk_tensor(&tokens(32), 2, 2, &autodiff);
+        let lm = model.language_model.clone().train();
+        let loss = lm
+            .loss(&model.autoencoder, batch.clone(), &mut HostDraws::new(2))
+            .total;
+        let value = loss.to_data();
+        let grads = GradientsParams::from_grads(loss.backward(), &lm);
+        let mut found = Gradients(&grads, vec![value]);
+        lm.visit(&mut found);
+        let mut result = found.1;
+
+        let autoencoder = model.autoencoder.clone().train();
+        let loss = autoencoder
+            .loss(batch.reshape([16, 2]), &mut HostDraws::new(3))
+            .total;
+        result.push(loss.to_data());
+        let grads = GradientsParams::from_grads(loss.backward(), &autoencoder);
+        let mut found = Gradients(&grads, result);
+        autoencoder.visit(&mut found);
+        found.1
+    });
+    let [flex, other] = all;
+    assert_eq!(flex.len(), other.len());
+    for (i, pair) in flex.into_iter().zip(other).enumerate() {
+        close(&format!("gradient {i}"), pair.into());
+    }
+}
+
+#[test]
+fn the_energy_score_and_cross_entropy_agree_in_values_and_gradients() {
+    let all = devices().map(|device| {
+        let device = device.autodiff();
+        let mut stream = RandomStream::new(5);
+        let mut draw = |shape: [usize; 3]| {
+            let data = TensorData::new(stream.normal(shape.iter().product()), shape);
+            Tensor::<3>::from_data(data, &device)
+        };
+        let (x, y) = (draw([4, 7, 5]).require_grad(), draw([9, 7, 5]));
+        let loss = energy_score(x.clone(), y, 1.0).loss().mean();
+        let gradient = x.grad(&loss.backward()).unwrap().into_data();
+        let logits = draw([1, 7, 11]).reshape([7, 11]).require_grad();
+        let targets = chunk_tensor(&[0, 3, 10, 4, 4, 1, 9], 1, 7, &device).reshape([7]);
+        let ce = cross_entropy(logits.clone(), targets);
+        let ce_gradient = logits.grad(&ce.backward()).unwrap().into_data();
+        [loss.into_data(), gradient, ce.into_data(), ce_gradient]
+    });
+    let [flex, other] = all;
+    for (i, pair) in flex.into_iter().zip(other).enumerate() {
+        close(&format!("value {i}"), pair.into());
+    }
+}
+
+#[test]
+fn the_same_draws_generate_the_same_text() {
+    let [flex, other] = devices().map(|device| {
+        let model = model(&device);
+        let sampler = BatchSampler::new(0.5, 8).unwrap();
+        let options = GenerateOptions {
+            sampler,
+            max_tokens: 12,
+            end_of_text: 36,
+            seed: 2,
+        };
+        let prompts = [tokens(3), tokens(8)];
+        Generator::new(&model, &config(), &prompts, options, &device)
+            .unwrap()
+            .run()
+    });
+    assert_eq!(flex, other);
+}

@@ -1,0 +1,153 @@
+//! The checkpoint directory: whole or not at all.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use calm_data::Tokenizer;
+use calm_lm::{Checkpoint, CheckpointWriter, Error};
+
+use crate::{lively, tokens};
+
+fn tokenizer(text: &str) -> Tokenizer {
+    Tokenizer::train([text.repeat(20)].into_iter(), 270).unwrap()
+}
+
+fn write(target: &Path) -> calm_lm::CalmModel {
+    let (config, model) = lively(2, &Device::flex());
+    let writer =
+        CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat ")).unwrap();
+    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.write_language_model(&model.language_model).unwrap();
+    writer.write_json("state.json", &vec![1, 2, 3]).unwrap();
+    writer.finish().unwrap();
+    model
+}
+
+#[test]
+fn what_is_written_is_read_bit_for_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("step-000001");
+    let model = write(&target);
+    let checkpoint = Checkpoint::open(&target).unwrap();
+    let device = Device::flex();
+    let again = checkpoint.load(&device).unwrap();
+    let hidden = |m: &calm_lm::CalmModel| -> Vec<u32> {
+        let batch = calm_lm::chunk_tensor(&tokens(16, 1), 1, 2, &device);
+        let h = m.language_model.backbone.forward(batch);
+        h.into_data().iter::<f32>().map(f32::to_bits).collect()
+    };
+    assert_eq!(hidden(&model), hidden(&again));
+    let posterior = |m: &calm_lm::CalmModel| -> Vec<f32> {
+        let batch = calm_lm::chunk_tensor(&tokens(16, 1), 1, 2, &device).squeeze_dim::<2>(0);
+        m.autoencoder
+            .encode(batch)
+            .log_std
+            .into_data()
+            .iter::<f32>()
+            .collect()
+    };
+    assert_eq!(posterior(&model), posterior(&again));
+    assert_eq!(
+        checkpoint.read_json::<Vec<i32>>("state.json").unwrap(),
+        [1, 2, 3]
+    );
+}
+
+#[test]
+fn truncated_changed_and_missing_files_are_told_apart_from_a_whole_checkpoint() {
+    for name in [
+        "autoencoder.bpk",
+        "language_model.bpk",
+        "config.json",
+        "state.json",
+    ] {
+        for damage in ["truncate", "flip", "remove"] {
+            let directory = tempfile::tempdir().unwrap();
+            let target = directory.path().join("c");
+            write(&target);
+            let path = target.join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            match damage {
+                "truncate" => fs::write(&path, &bytes[..bytes.len() / 2]).unwrap(),
+                "flip" => {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    fs::write(&path, bytes).unwrap();
+                }
+                _ => fs::remove_file(&path).unwrap(),
+            }
+            let error = Checkpoint::open(&target).unwrap_err();
+            assert!(
+                matches!(error, Error::DamagedCheckpoint { .. }),
+                "{name} {damage}: {error}"
+            );
+            let message = error.to_string();
+            assert!(
+                message.contains(name) && !message.contains('\n'),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn another_tokenizer_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    write(&target);
+    tokenizer("a wholly different text, with other pairs ")
+        .save(&target.join("tokenizer.json"))
+        .unwrap();
+    let error = Checkpoint::open(&target).unwrap_err();
+    assert!(matches!(error, Error::WrongTokenizer { .. }), "{error}");
+}
+
+#[test]
+fn a_writer_that_does_not_finish_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    let (config, model) = lively(2, &Device::flex());
+    let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
+    writer.write_autoencoder(&model.autoencoder).unwrap();
+    drop(writer);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_checkpoint_is_replaced_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    write(&target);
+    fs::write(target.join("stale"), "x").unwrap();
+    write(&target);
+    assert!(Checkpoint::open(&target).is_ok());
+    assert!(!target.join("stale").exists());
+    assert_eq!(
+        fs::read_dir(directory.path()).unwrap().count(),
+        1,
+        "nothing beside it"
+    );
+}
+
+#[test]
+fn an_empty_directory_is_no_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Checkpoint::open(directory.path()).unwrap_err();
+    assert!(matches!(error, Error::NoCheckpoint { .. }), "{error}");
+}
+
+#[test]
+fn an_autoencoder_alone_says_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    let (config, model) = lively(2, &Device::flex());
+    let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
+    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.finish().unwrap();
+    let checkpoint = Checkpoint::open(&target).unwrap();
+    let device = Device::flex();
+    assert!(checkpoint.load_autoencoder(&device).is_ok());
+    let error = checkpoint.load(&device).unwrap_err().to_string();
+    assert!(error.contains("language_model.bpk"), "{error}");
+}

@@ -1,0 +1,152 @@
+//! Generation: prompts of any length, batches, stopping, the full window.
+
+use burn::tensor::Device;
+use calm_likelihood_free::BatchSampler;
+use calm_lm::{Error, GenerateOptions, Generator, Stop};
+
+use crate::{lively, tokens};
+
+fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOptions {
+    let sampler = BatchSampler::new(temperature, 12).unwrap();
+    GenerateOptions {
+        sampler,
+        max_tokens,
+        end_of_text,
+        seed: 11,
+    }
+}
+
+/// No id of the vocabulary: generation then only stops at the limit.
+const NEVER: u32 = 99;
+
+#[test]
+fn the_limit_is_met_exactly_for_any_prompt_length() {
+    let device = Device::flex();
+    let (config, model) = lively(4, &device);
+    for prompt in [0, 1, 3, 4, 5, 32] {
+        for limit in [1, 4, 7] {
+            let prompts = [tokens(prompt, 4)];
+            let options = options(1.0, limit, 12);
+            let generator = Generator::new(&model, &config, &prompts, options, &device).unwrap();
+            assert!(generator.run()[0].len() <= limit);
+            let options = GenerateOptions {
+                end_of_text: 0,
+                ..options
+            };
+            let mut generator =
+                Generator::new(&model, &config, &prompts, options, &device).unwrap();
+            let mut text = Vec::new();
+            while !generator.is_done() {
+                text.extend(generator.step().remove(0));
+            }
+            assert!(!text.contains(&0), "nothing from end-of-text on is kept");
+            match generator.stop(0) {
+                Some(Stop::Limit) => assert_eq!(text.len(), limit),
+                Some(Stop::EndOfText) => assert!(text.len() < limit),
+                None => panic!("done without a reason"),
+            }
+        }
+    }
+}
+
+#[test]
+fn one_step_makes_k_tokens() {
+    let device = Device::flex();
+    let (config, model) = lively(4, &device);
+    // 99 fills nothing here: the prompt ends on a chunk boundary.
+    let prompts = [tokens(8, 1)];
+    let mut generator =
+        Generator::new(&model, &config, &prompts, options(1.0, 12, NEVER), &device).unwrap();
+    while !generator.is_done() {
+        assert_eq!(generator.step()[0].len(), 4);
+    }
+    assert_eq!(generator.steps(), 3);
+}
+
+/// The batch's draws are laid out `[pool, batch]`, so a row sees other draws than alone; the
+/// hidden states are compared through a head whose samples are all equal.
+#[test]
+fn a_batch_of_unequal_prompts_goes_on_as_each_alone() {
+    let device = Device::flex();
+    let (config, mut model) = lively(2, &device);
+    // Without noise the next chunk is a function of the hidden state.
+    let weight = &mut model.language_model.head.noise_in.weight;
+    *weight = weight.clone().map(|w| w * 0.0);
+    let prompts = [tokens(1, 1), tokens(6, 2), tokens(11, 3), vec![]];
+    let run = |prompts: &[Vec<u32>]| {
+        Generator::new(&model, &config, prompts, options(1.0, 8, 12), &device)
+            .unwrap()
+            .run()
+    };
+    let together = run(&prompts);
+    for (prompt, text) in prompts.iter().zip(&together) {
+        assert_eq!(
+            &run(std::slice::from_ref(prompt))[0],
+            text,
+            "prompt {prompt:?}"
+        );
+    }
+    assert!(
+        together.iter().any(|text| text != &together[0]),
+        "prompts matter"
+    );
+}
+
+#[test]
+fn generation_goes_on_past_the_window() {
+    let device = Device::flex();
+    let (config, model) = lively(2, &device);
+    let prompts = [tokens(16, 1)]; // the window is full from the start
+    let text = Generator::new(&model, &config, &prompts, options(0.5, 50, NEVER), &device)
+        .unwrap()
+        .run();
+    assert_eq!(text[0].len(), 50);
+}
+
+#[test]
+fn a_seed_repeats_and_another_differs() {
+    let device = Device::flex();
+    let (config, model) = lively(2, &device);
+    let run = |seed| {
+        let options = GenerateOptions {
+            seed,
+            ..options(1.0, 20, NEVER)
+        };
+        Generator::new(&model, &config, &[tokens(4, 1)], options, &device)
+            .unwrap()
+            .run()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn bad_prompts_are_refused() {
+    let device = Device::flex();
+    let (config, model) = lively(2, &device);
+    let refuse = |prompt: Vec<u32>| {
+        Generator::new(&model, &config, &[prompt], options(1.0, 4, 12), &device).unwrap_err()
+    };
+    let long = refuse(tokens(17, 1));
+    assert!(
+        matches!(
+            long,
+            Error::PromptTooLong {
+                tokens: 17,
+                window: 16
+            }
+        ),
+        "{long}"
+    );
+    let foreign = refuse(vec![3, 13]);
+    assert!(
+        matches!(
+            foreign,
+            Error::UnknownToken {
+                token: 13,
+                vocab_size: 13
+            }
+        ),
+        "{foreign}"
+    );
+}

@@ -1,0 +1,65 @@
+//! Tests of the composed model.
+
+mod checkpoint;
+mod config;
+mod generate;
+mod loss;
+mod rollout;
+
+use burn::tensor::Device;
+use calm_lm::{AutoencoderSection, CalmModel, HeadSection, ModelConfig};
+use calm_nn::{Init, RandomStream, TransformerConfig};
+
+/// A small model of chunk size `k`.
+pub fn config(k: usize) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 13,
+        chunk_size: k,
+        latent_size: 6,
+        window: 8 * k,
+        autoencoder: AutoencoderSection {
+            hidden_size: 16,
+            intermediate_size: 20,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            norm_eps: 1e-6,
+            token_dropout: 0.15,
+            latent_dropout: 0.15,
+            kl_weight: 1e-3,
+            kl_floor: 0.5,
+        },
+        backbone: TransformerConfig {
+            layers: 2,
+            hidden_size: 16,
+            intermediate_size: 24,
+            heads: 4,
+            kv_heads: 2,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-6,
+        },
+        head: HeadSection {
+            blocks: 1,
+            noise_size: 5,
+            samples: 4,
+            posterior_samples: 6,
+            alpha: 1.0,
+        },
+    }
+}
+
+/// The model of [`config`] with a lively last layer: at the usual zero start all samples
+/// coincide and generation is a sham.
+pub fn lively(k: usize, device: &Device) -> (ModelConfig, CalmModel) {
+    let config = config(k);
+    let mut model = config.init(7, device);
+    let head = &mut model.language_model.head;
+    head.final_out = Init::new(3, device).linear(16, 6);
+    head.final_out.weight = head.final_out.weight.clone().map(|w| w * 200.0);
+    (config, model)
+}
+
+/// `n` token ids, none of them the last one, which the tests take for end-of-text.
+pub fn tokens(n: usize, seed: u64) -> Vec<u32> {
+    let mut stream = RandomStream::new(seed);
+    (0..n).map(|_| stream.below(12) as u32).collect()
+}
