@@ -21,6 +21,9 @@ pub struct ModelConfig {
     pub latent_size: usize,
     /// Tokens per window, in training, evaluation and generation; a multiple of K.
     pub window: usize,
+    /// Standard deviation of the weights at the start (published: 0.02, for widths of 1,000 and
+    /// more; about `1 / sqrt(d)` suits narrow models).
+    pub init_std: f64,
     /// The chunk autoencoder.
     pub autoencoder: AutoencoderSection,
     /// The backbone's decoder stack.
@@ -84,6 +87,8 @@ impl ModelConfig {
             "model.chunk_size",
             self.chunk_size,
         )?;
+        let positive = self.init_std > 0.0 && self.init_std.is_finite();
+        ConfigError::range("model.init_std", self.init_std, positive, "greater than 0")?;
         // Two chunks at least: one to see, one to predict.
         let inside = self.window >= 2 * self.chunk_size;
         ConfigError::range(
@@ -144,7 +149,7 @@ impl ModelConfig {
     pub fn init(&self, seed: u64, device: &Device) -> CalmModel {
         let autoencoder = self
             .autoencoder()
-            .init(&mut Init::new(mix(seed, 1), device));
+            .init(&mut Init::new(mix(seed, 1), device).with_std(self.init_std));
         CalmModel {
             autoencoder,
             language_model: self.init_language_model(seed, device),
@@ -153,7 +158,7 @@ impl ModelConfig {
 
     /// The language model alone, with the weights that [`ModelConfig::init`] gives it.
     pub fn init_language_model(&self, seed: u64, device: &Device) -> LanguageModel {
-        let init = &mut Init::new(mix(seed, 2), device);
+        let init = &mut Init::new(mix(seed, 2), device).with_std(self.init_std);
         LanguageModel {
             backbone: self.backbone().init(init),
             head: self.head().init(init),

@@ -18,6 +18,7 @@ fn config() -> ModelConfig {
         chunk_size: 2,
         latent_size: 6,
         window: 16,
+        init_std: 0.02,
         autoencoder: AutoencoderSection {
             hidden_size: 16,
             intermediate_size: 20,

@@ -6,8 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::RandomStream;
 
-/// Standard deviation of every weight matrix at the start (LLaMA and CALM alike).
-pub const WEIGHT_STD: f32 = 0.02;
+/// Published standard deviation of every weight matrix at the start (LLaMA and CALM alike). It is
+/// made for widths of 1,000 and more: about `1 / sqrt(d)` keeps the size of activations at any.
+pub const WEIGHT_STD: f64 = 0.02;
 
 /// Makes the layers of a model, in order, from one random stream.
 ///
@@ -16,6 +17,7 @@ pub const WEIGHT_STD: f32 = 0.02;
 pub struct Init<'a> {
     stream: RandomStream,
     device: &'a Device,
+    std: f64,
 }
 
 impl<'a> Init<'a> {
@@ -24,7 +26,14 @@ impl<'a> Init<'a> {
         Self {
             stream: RandomStream::new(seed),
             device,
+            std: WEIGHT_STD,
         }
+    }
+
+    /// Another standard deviation of the weights than [`WEIGHT_STD`].
+    pub fn with_std(mut self, std: f64) -> Self {
+        self.std = std;
+        self
     }
 
     /// The device that the layers live on.
@@ -32,13 +41,14 @@ impl<'a> Init<'a> {
         self.device
     }
 
-    /// A matrix `[rows, columns]` of normal(0, [`WEIGHT_STD`]) entries.
+    /// A matrix `[rows, columns]` of normal(0, std) entries.
     pub fn matrix(&mut self, rows: usize, columns: usize) -> Param<Tensor<2>> {
+        let std = self.std as f32;
         let values = self
             .stream
             .normal(rows * columns)
             .into_iter()
-            .map(|x| x * WEIGHT_STD);
+            .map(|x| x * std);
         let data = TensorData::new(values.collect::<Vec<_>>(), [rows, columns]);
         Param::from_tensor(Tensor::from_data(data, self.device))
     }

@@ -7,7 +7,7 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_data::Tokenizer;
 use calm_eval::{evaluate, reconstruct, spread};
 use calm_likelihood_free::BatchSampler;
-use calm_lm::{CalmModel, GenerateOptions, Generator};
+use calm_lm::{CalmModel, GenerateOptions, Generator, LanguageModel};
 use calm_report::{
     AutoencoderSummary, ModelSummary, Protocol, RunDir, RunInfo, SCHEMA, SampleText, Summary,
 };
@@ -20,8 +20,8 @@ use crate::{Result, machine};
 
 /// Evaluates what was trained, writes the samples and makes the summary.
 pub(crate) fn finish(
-    autoencoder: &ChunkAutoencoder,
-    model: Option<&CalmModel>,
+    autoencoder: ChunkAutoencoder,
+    language_model: Option<LanguageModel>,
     state: &TrainState,
     unigram_counts: &[u64],
     info: &RunInfo,
@@ -32,13 +32,17 @@ pub(crate) fn finish(
     let window = experiment.model.window;
     let heldout = run.store.heldout();
     let windows = spread(heldout, window, experiment.eval.windows)?;
-    let rebuilt = reconstruct(autoencoder, &windows, experiment.eval.seed, run.device);
+    let rebuilt = reconstruct(&autoencoder, &windows, experiment.eval.seed, run.device);
     let mut calm = None;
     let mut protocol = None;
-    if let Some(model) = model {
+    if let Some(language_model) = language_model {
+        let model = CalmModel {
+            autoencoder,
+            language_model,
+        };
         let of = windows.len();
         let report = evaluate(
-            model,
+            &model,
             heldout,
             window,
             unigram_counts,
@@ -66,7 +70,7 @@ pub(crate) fn finish(
             seed: experiment.eval.seed,
         });
         write_samples(
-            model,
+            &model,
             experiment,
             run.tokenizer,
             run.directory,

@@ -78,17 +78,31 @@ fn reference() -> Table {
     PRESETS[0].1.parse().expect("the debug preset is TOML")
 }
 
+/// Refuses keys that the reference doesn't have, and values of another type than it has there.
 fn check_keys(origin: &str, prefix: &str, table: &Table, reference: &Table) -> Result<()> {
     for (key, value) in table {
+        let path = format!("{prefix}{key}");
         match (value, reference.get(key)) {
-            (_, None) => return Err(unknown_key(origin, &format!("{prefix}{key}"))),
+            (_, None) => return Err(unknown_key(origin, &path)),
             (Value::Table(inner), Some(Value::Table(known))) => {
-                check_keys(origin, &format!("{prefix}{key}."), inner, known)?;
+                check_keys(origin, &format!("{path}."), inner, known)?;
             }
-            _ => {}
+            (value, Some(known)) => check_type(origin, &path, value, known)?,
         }
     }
     Ok(())
+}
+
+fn check_type(origin: &str, key: &str, value: &Value, known: &Value) -> Result<()> {
+    let whole_for_float = value.is_integer() && known.is_float();
+    if value.same_type(known) || whole_for_float {
+        return Ok(());
+    }
+    let (expected, got) = (known.type_str(), value.type_str());
+    Err(Error::BadConfig {
+        origin: origin.to_owned(),
+        detail: format!("{key} is a {got} where a {expected} is expected"),
+    })
 }
 
 fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &str) -> Result<()> {
@@ -107,7 +121,9 @@ fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &st
     let Some(old) = old else {
         return Err(unknown_key(origin, key));
     };
-    table.insert((*last).to_owned(), read_value(value, old));
+    let value = read_value(value, old);
+    check_type(origin, key, &value, old)?;
+    table.insert((*last).to_owned(), value);
     Ok(())
 }
 

@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
-use calm_autoencoder::ChunkAutoencoder;
 use calm_data::{CacheDir, Tokenizer, unigram};
-use calm_lm::{CalmModel, Checkpoint, LanguageModel, check_tokenizer};
+use calm_lm::{Checkpoint, LanguageModel, check_tokenizer};
 use calm_report::{
     JsonlWriter, MetricRow, RunDir, RunInfo, Stage, truncate_after, write_atomic, write_report,
 };
@@ -17,7 +15,7 @@ use crate::config::Experiment;
 use crate::event::{Event, Observer};
 use crate::finish::finish;
 use crate::state::{STATE, TrainState, latest};
-use crate::step_loop::{Run, StageEnd, run_stage};
+use crate::step_loop::{Run, Start, run_stage};
 use crate::tasks::{AutoencoderTask, Judge, LanguageModelTask};
 use crate::{Error, Result, data, machine, preset};
 
@@ -175,114 +173,61 @@ fn go_on(
         earlier_seconds: found.newest().map_or(0.0, |state| state.wall_seconds),
     };
 
-    let (autoencoder, autoencoder_state) = {
-        let task = AutoencoderTask {
-            model: &experiment.model,
-            judge: judge(),
-        };
-        let (model, state, checkpoint) = match &found.autoencoder {
-            Some((state, checkpoint)) => (
-                checkpoint.load_autoencoder(device)?,
-                state.clone(),
-                Some(checkpoint),
-            ),
-            None => {
-                let model = experiment.model.init(experiment.seed, device).autoencoder;
-                (
-                    model,
-                    TrainState::start(Stage::Autoencoder, experiment.seed),
-                    None,
-                )
-            }
-        };
-        if state.step >= experiment.autoencoder.steps {
-            (model, state)
-        } else {
-            let (model, state, end) = run_stage(
-                &task,
-                &experiment.autoencoder,
-                experiment.optim.autoencoder_lr,
-                model.train(),
-                state,
-                checkpoint,
-                &mut run,
-                observe,
-            )?;
-            if end == StageEnd::Interrupted {
-                return Ok(RunEnd::Interrupted);
-            }
-            (model.valid(), state)
-        }
+    let task = AutoencoderTask {
+        model: &experiment.model,
+        judge: judge(),
+    };
+    let start = match &found.autoencoder {
+        Some((state, checkpoint)) => Start {
+            model: checkpoint.load_autoencoder(device)?,
+            state: state.clone(),
+            resumed: Some(checkpoint),
+        },
+        None => Start {
+            model: experiment.model.init(experiment.seed, device).autoencoder,
+            state: TrainState::start(Stage::Autoencoder, experiment.seed),
+            resumed: None,
+        },
+    };
+    let (config, lr) = (&experiment.autoencoder, experiment.optim.autoencoder_lr);
+    let Some((autoencoder, mut newest)) = run_stage(&task, config, lr, start, &mut run, observe)?
+    else {
+        return Ok(RunEnd::Interrupted);
     };
 
     let mut trained: Option<LanguageModel> = None;
-    let mut newest = autoencoder_state.clone();
     if options.stages != Stages::Autoencoder {
-        // What the language model was trained on, should the stage be resumed.
-        let autoencoder: &ChunkAutoencoder = &autoencoder;
         let task = LanguageModelTask {
             model: &experiment.model,
-            autoencoder,
+            autoencoder: &autoencoder,
             judge: judge(),
         };
-        let (model, state, checkpoint) = match &found.lm {
-            Some((state, checkpoint)) => (
-                checkpoint.load_language_model(device)?,
-                state.clone(),
-                Some(checkpoint),
-            ),
-            None => {
-                let model = experiment
+        let start = match &found.lm {
+            Some((state, checkpoint)) => Start {
+                model: checkpoint.load_language_model(device)?,
+                state: state.clone(),
+                resumed: Some(checkpoint),
+            },
+            None => Start {
+                model: experiment
                     .model
-                    .init_language_model(experiment.seed, device);
-                let state = TrainState {
-                    earlier_tokens: autoencoder_state.tokens,
-                    earlier_flops: autoencoder_state.flops,
+                    .init_language_model(experiment.seed, device),
+                state: TrainState {
+                    earlier_tokens: newest.tokens,
+                    earlier_flops: newest.flops,
                     ..TrainState::start(Stage::Lm, experiment.seed ^ 1)
-                };
-                (model, state, None)
-            }
+                },
+                resumed: None,
+            },
         };
-        let (model, state) = if state.step >= experiment.lm.steps {
-            (model, state)
-        } else {
-            let (model, state, end) = run_stage(
-                &task,
-                &experiment.lm,
-                experiment.optim.lr,
-                model.train(),
-                state,
-                checkpoint,
-                &mut run,
-                observe,
-            )?;
-            if end == StageEnd::Interrupted {
-                return Ok(RunEnd::Interrupted);
-            }
-            (model.valid(), state)
+        let (config, lr) = (&experiment.lm, experiment.optim.lr);
+        let Some((model, state)) = run_stage(&task, config, lr, start, &mut run, observe)? else {
+            return Ok(RunEnd::Interrupted);
         };
-        newest = state;
-        trained = Some(model);
+        (trained, newest) = (Some(model), state);
     }
 
-    let summary = match trained {
-        Some(language_model) => {
-            let model = CalmModel {
-                autoencoder,
-                language_model,
-            };
-            finish(
-                &model.autoencoder,
-                Some(&model),
-                &newest,
-                &counts,
-                info,
-                &run,
-                observe,
-            )?
-        }
-        None => finish(&autoencoder, None, &newest, &counts, info, &run, observe)?,
-    };
+    let summary = finish(autoencoder, trained, &newest, &counts, info, &run, observe)?;
     summary.save(&directory.summary())?;
     write_report(directory)?;
     observe(Event::Finished(&summary));

@@ -65,26 +65,36 @@ impl Run<'_> {
     }
 }
 
-/// How a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StageEnd {
-    Complete,
-    Interrupted,
+/// Where a stage begins.
+pub(crate) struct Start<'a, M> {
+    /// Without autodiff.
+    pub model: M,
+    pub state: TrainState,
+    /// The checkpoint that model and state come from.
+    pub resumed: Option<&'a Checkpoint>,
 }
 
-/// Trains `model` from `state` to the stage's last step.
+/// Trains to the stage's last step and returns the model without autodiff; `None` where the run
+/// was interrupted, after saving. A stage that is complete already is returned as it is.
 pub(crate) fn run_stage<T: StageTask>(
     task: &T,
     config: &StageConfig,
     peak_lr: f64,
-    mut model: T::Model,
-    mut state: TrainState,
-    resumed: Option<&Checkpoint>,
+    start: Start<'_, T::Model>,
     run: &mut Run<'_>,
     observe: Observer<'_>,
-) -> Result<(T::Model, TrainState, StageEnd)> {
+) -> Result<Option<(T::Model, TrainState)>> {
+    let Start {
+        model,
+        mut state,
+        resumed,
+    } = start;
+    if state.step >= config.steps {
+        return Ok(Some((model, state)));
+    }
+    let mut model = model.train();
     let experiment = run.experiment;
-    let ModelShape { window, k } = ModelShape::of(experiment);
+    let (window, k) = (experiment.model.window, experiment.model.chunk_size);
     let stage = task.stage();
     let autodiff = run.device.clone().autodiff();
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
@@ -117,7 +127,6 @@ pub(crate) fn run_stage<T: StageTask>(
     });
 
     let mut last_saved: Option<u64> = resumed.map(|_| state.step);
-    let mut end = StageEnd::Complete;
     while state.step < config.steps {
         let step = state.step + 1;
         let begun = Instant::now();
@@ -246,11 +255,10 @@ pub(crate) fn run_stage<T: StageTask>(
             observe(Event::Saved(&path));
         }
         if interrupted && step < config.steps {
-            end = StageEnd::Interrupted;
-            break;
+            return Ok(None);
         }
     }
-    Ok((model, state, end))
+    Ok(Some((model.valid(), state)))
 }
 
 /// `work(0)`, .., `work(count - 1)` in this order, up to `workers` of them at a time.
@@ -278,20 +286,6 @@ fn side_by_side<R: Send>(
         });
     }
     results
-}
-
-struct ModelShape {
-    window: usize,
-    k: usize,
-}
-
-impl ModelShape {
-    fn of(experiment: &Experiment) -> Self {
-        Self {
-            window: experiment.model.window,
-            k: experiment.model.chunk_size,
-        }
-    }
 }
 
 fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A place for one test, with a text, an empty cache and `--set` values for a run of seconds.
-pub struct Place(tempfile::TempDir);
+pub(crate) struct Place(tempfile::TempDir);
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         let mut text = String::new();
         for i in 0..600u32 {
@@ -28,12 +28,12 @@ impl Place {
         place
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// `calm` with this place's cache, in this place.
-    pub fn calm(&self, args: &[&str]) -> Command {
+    pub(crate) fn calm(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_calm"));
         command
             .args(args)
@@ -43,7 +43,7 @@ impl Place {
     }
 
     /// `calm train` on the text, `out` as its run directory.
-    pub fn train(&self, out: &str) -> Command {
+    pub(crate) fn train(&self, out: &str) -> Command {
         let mut command = self.calm(&["train", "--preset", "debug", "--corpus", "text.txt"]);
         command.args(["--out", out, "--set"]).args([
             "data.heldout_fraction=0.3",
@@ -68,7 +68,7 @@ impl Place {
 
 /// The one line of an expected failure: status 1, nothing but `error: ..` last on stderr, no
 /// panic.
-pub fn failure(output: &Output) -> String {
+pub(crate) fn failure(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
@@ -84,14 +84,14 @@ pub fn failure(output: &Output) -> String {
     errors[0].to_owned()
 }
 
-pub fn success(output: &Output) -> String {
+pub(crate) fn success(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// The logged losses of a run as text, digit for digit.
-pub fn losses(run: &Path) -> Vec<String> {
+pub(crate) fn losses(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     text.lines()
         .map(|line| {

@@ -11,12 +11,13 @@ use calm_lm::{AutoencoderSection, CalmModel, HeadSection, ModelConfig};
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
 /// A small model of chunk size `k`.
-pub fn config(k: usize) -> ModelConfig {
+pub(crate) fn config(k: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: 13,
         chunk_size: k,
         latent_size: 6,
         window: 8 * k,
+        init_std: 0.02,
         autoencoder: AutoencoderSection {
             hidden_size: 16,
             intermediate_size: 20,
@@ -49,7 +50,7 @@ pub fn config(k: usize) -> ModelConfig {
 
 /// The model of [`config`] with a lively last layer: at the usual zero start all samples
 /// coincide and generation is a sham.
-pub fn lively(k: usize, device: &Device) -> (ModelConfig, CalmModel) {
+pub(crate) fn lively(k: usize, device: &Device) -> (ModelConfig, CalmModel) {
     let config = config(k);
     let mut model = config.init(7, device);
     let head = &mut model.language_model.head;
@@ -59,7 +60,7 @@ pub fn lively(k: usize, device: &Device) -> (ModelConfig, CalmModel) {
 }
 
 /// `n` token ids, none of them the last one, which the tests take for end-of-text.
-pub fn tokens(n: usize, seed: u64) -> Vec<u32> {
+pub(crate) fn tokens(n: usize, seed: u64) -> Vec<u32> {
     let mut stream = RandomStream::new(seed);
     (0..n).map(|_| stream.below(12) as u32).collect()
 }

@@ -34,7 +34,7 @@ fn only_draws_that_can_still_count_go_on() {
         let (config, model) = lively(k, &device);
         let window = tokens(config.window, 9);
         let mut draws = HostDraws::new(2);
-        let starts = CalmRollout::new(&model, &device).roll_out(&window, 12, &mut draws);
+        let starts = CalmRollout::new(&model, &device).roll_out(&window, 80, &mut draws);
         let (mut whole, mut short) = (0, 0);
         for start in &starts {
             for (i, draw) in start.draws.iter().enumerate() {

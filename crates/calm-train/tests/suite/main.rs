@@ -13,14 +13,14 @@ use calm_report::{MetricRow, RunDir, Stage, read_jsonl};
 use calm_train::{Event, Experiment, Options, Result, RunEnd, Stages, preset, resume, train};
 
 /// A place for one test: text, cache and run directory.
-pub struct Place {
+pub(crate) struct Place {
     directory: tempfile::TempDir,
-    pub experiment: Experiment,
+    pub(crate) experiment: Experiment,
 }
 
 impl Place {
     /// A text of random words, and the debug preset cut down to a few steps on it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let corpus = directory.path().join("text.txt");
         std::fs::write(&corpus, text()).unwrap();
@@ -54,21 +54,31 @@ impl Place {
         }
     }
 
-    pub fn run(&self, name: &str) -> PathBuf {
+    pub(crate) fn run(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn cache(&self) -> CacheDir {
+    pub(crate) fn cache(&self) -> CacheDir {
         CacheDir::at(self.directory.path().join("cache"))
     }
 
     /// Starts a run, interrupted after `stop` = (stage, step) where one is given.
-    pub fn train(&self, name: &str, stages: Stages, stop: Option<(Stage, u64)>) -> Result<RunEnd> {
+    pub(crate) fn train(
+        &self,
+        name: &str,
+        stages: Stages,
+        stop: Option<(Stage, u64)>,
+    ) -> Result<RunEnd> {
         self.go(name, stages, stop, Some(self.experiment.clone()))
     }
 
     /// Goes on with a run.
-    pub fn resume(&self, name: &str, stages: Stages, stop: Option<(Stage, u64)>) -> Result<RunEnd> {
+    pub(crate) fn resume(
+        &self,
+        name: &str,
+        stages: Stages,
+        stop: Option<(Stage, u64)>,
+    ) -> Result<RunEnd> {
         self.go(name, stages, stop, None)
     }
 
@@ -105,7 +115,7 @@ impl Place {
 }
 
 /// What was logged: stage, step, and the bits of loss, gradient norm and learning rate.
-pub fn logged(run: &Path) -> Vec<(Stage, u64, [u64; 3])> {
+pub(crate) fn logged(run: &Path) -> Vec<(Stage, u64, [u64; 3])> {
     let rows: Vec<MetricRow> = read_jsonl(&RunDir::open(run).unwrap().metrics()).unwrap();
     rows.iter()
         .map(|r| {
