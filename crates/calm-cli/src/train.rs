@@ -27,7 +27,7 @@ pub struct Args {
     /// Named corpora or paths, instead of the preset's.
     #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
     corpus: Vec<String>,
-    /// The run directory [default: runs/<preset>].
+    /// The run directory [default: runs/NAME with the name of the preset].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in the directory, exactly where its newest checkpoint stands.
