@@ -21,6 +21,9 @@ pub struct Args {
     /// Named corpora or paths; the held-out part is scored [default: the run's].
     #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
     corpus: Vec<String>,
+    /// With --model: share of the documents that was held out in training.
+    #[arg(long, default_value_t = 0.05, conflicts_with = "run")]
+    heldout_fraction: f64,
     /// Windows of held-out text.
     #[arg(long, default_value_t = 128)]
     windows: usize,
@@ -41,6 +44,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Record {
     corpus: Vec<String>,
+    heldout_fraction: f64,
     token_accuracy: f64,
     noisy_token_accuracy: f64,
     brier: [f64; 4],
@@ -68,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
         None => DataConfig {
             corpus: Vec::new(),
             tokenizer: String::new(),
-            heldout_fraction: 0.05,
+            heldout_fraction: args.heldout_fraction,
             bad_lines: BadLinePolicy::Fatal,
         },
     };
@@ -91,20 +95,25 @@ pub fn run(args: Args) -> Result<()> {
     let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
     let counts = unigram(store.train(), config.vocab_size);
     let of = windows.len();
+    let on_window = &mut |done| {
+        progress.show(Event::Scoring { done, of });
+        true
+    };
+    let heldout = store.heldout();
     let report = evaluate(
         &model,
-        store.heldout(),
+        heldout,
         config.window,
         &counts,
         &eval,
         &device,
-        &mut |done| {
-            progress.show(Event::Scoring { done, of });
-        },
-    )?;
+        on_window,
+    )?
+    .expect("an evaluation that is never stopped is complete");
     let e = report.estimate;
     let record = Record {
         corpus: data.corpus,
+        heldout_fraction: data.heldout_fraction,
         token_accuracy: rebuilt.token_accuracy,
         noisy_token_accuracy: rebuilt.noisy_token_accuracy,
         brier: e.brier,
@@ -138,16 +147,15 @@ fn table(record: &Record) -> String {
             format!("{:.5}", record.unigram_brier[n]),
         ]);
     }
-    let lm = [record.brier_lm, record.brier_lm_se].map(|x| format!("{x:.3}"));
-    table.row([
-        "BrierLM".to_owned(),
-        lm[0].clone(),
-        lm[1].clone(),
-        String::new(),
-    ]);
+    // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
+    let [lm, se] = match record.brier_lm {
+        0.0 => ["0".to_owned(), "n/a".to_owned()],
+        value => [value, record.brier_lm_se].map(|x| format!("{x:.3}")),
+    };
+    table.row(["BrierLM".to_owned(), lm, se, String::new()]);
     format!(
         "{}token accuracy of the autoencoder {:.2} %, from a drawn latent {:.2} %\n\
-         {} starts in {} windows of {} tokens, {} draws, seed {}; corpus {}\n",
+         {} starts in {} windows of {} tokens, {} draws, seed {}; {:.0} % of {} held out\n",
         table.to_text(),
         100.0 * record.token_accuracy,
         100.0 * record.noisy_token_accuracy,
@@ -156,6 +164,7 @@ fn table(record: &Record) -> String {
         record.window_tokens,
         record.draws,
         record.seed,
+        100.0 * record.heldout_fraction,
         record.corpus.join(" ")
     )
 }

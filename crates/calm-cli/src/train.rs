@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in the directory, exactly where its newest checkpoint stands.
-    #[arg(long, conflicts_with_all = ["corpus", "set"])]
+    #[arg(long, conflicts_with_all = ["corpus", "set", "preset"])]
     resume: bool,
     /// Override a value of the configuration, for example optim.lr=3e-4.
     #[arg(long, num_args = 1.., value_name = "KEY=VALUE")]
@@ -68,14 +68,17 @@ pub fn run(args: Args) -> Result<()> {
         out: out.clone(),
         stages,
         device: &device,
+        device_name: &args.device,
         cache: &CacheDir::default_location()?,
         interrupt: interrupt::install(),
     };
     let mut progress = Progress::new();
     let mut summary = None;
     let mut observe = |event: Event<'_>| {
-        if let Event::Finished(finished) = &event {
-            summary = Some((*finished).clone());
+        match &event {
+            Event::StageStarted { .. } => interrupt::save_from_now_on(),
+            Event::Finished(finished) => summary = Some((*finished).clone()),
+            _ => {}
         }
         progress.show(event);
     };
@@ -91,9 +94,15 @@ pub fn run(args: Args) -> Result<()> {
     };
     progress.finish_bar();
     if end? == RunEnd::Interrupted {
-        let out = out.display();
+        let mut again = format!("cargo xtask train --resume --out {}", out.display());
+        if args.device != "flex" {
+            again.push_str(&format!(" --device {}", args.device));
+        }
+        if stages == Stages::Autoencoder {
+            again.push_str(" --stage autoencoder");
+        }
         return Err(CliError::Interrupted(format!(
-            "stopped; the state is saved: go on with `cargo xtask train --resume --out {out}`"
+            "stopped; the state is saved: go on with `{again}`"
         )));
     }
     let figures = summary.as_ref().map(closing_lines).unwrap_or_default();
@@ -123,10 +132,12 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
             );
             add(&format!("Brier-{}", n + 1), value);
         }
-        add(
-            "BrierLM",
-            format!("{:.3} ± {:.3}", c.brier_lm, c.brier_lm_se),
-        );
+        // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
+        let lm = match c.brier_lm {
+            0.0 => "0 (a Brier-n is not positive)".to_owned(),
+            value => format!("{value:.3} ± {:.3}", c.brier_lm_se),
+        };
+        add("BrierLM", lm);
     }
     if let Some(p) = &summary.protocol {
         let protocol = format!(

@@ -26,7 +26,7 @@ pub struct BrierReport {
 /// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`.
 ///
 /// `unigram_counts[token]` counts the training text. `on_window` is called after each window with
-/// the number done; nothing is printed.
+/// the number done and says whether to go on; `None` where it did not.
 ///
 /// # Errors
 /// See [`EvalError`].
@@ -37,8 +37,8 @@ pub fn evaluate(
     unigram_counts: &[u64],
     config: &EvalConfig,
     device: &Device,
-    on_window: &mut dyn FnMut(usize),
-) -> Result<BrierReport, EvalError> {
+    on_window: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<BrierReport>, EvalError> {
     let windows = spread(tokens, window, config.windows)?;
     evaluate_rollout(
         &mut CalmRollout::new(model, device),
@@ -58,8 +58,8 @@ pub fn evaluate_rollout(
     windows: &[&[u32]],
     unigram_counts: &[u64],
     config: &EvalConfig,
-    on_window: &mut dyn FnMut(usize),
-) -> Result<BrierReport, EvalError> {
+    on_window: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<BrierReport>, EvalError> {
     if config.draws < 2 {
         return Err(EvalError::TooFewDraws {
             draws: config.draws,
@@ -88,7 +88,9 @@ pub fn evaluate_rollout(
         );
         model_scores.add_window(ours);
         unigram_scores.add_window(floor);
-        on_window(i + 1);
+        if !on_window(i + 1) && i + 1 < windows.len() {
+            return Ok(None);
+        }
     }
     let window = windows.first().map_or(0, |w| w.len());
     let estimate = model_scores.estimate();
@@ -97,10 +99,10 @@ pub fn evaluate_rollout(
     else {
         return Err(EvalError::WindowTooShort { window });
     };
-    Ok(BrierReport {
+    Ok(Some(BrierReport {
         estimate,
         unigram: unigram.brier,
         over_unigram_se: difference.brier_se[0],
         windows: windows.len(),
-    })
+    }))
 }

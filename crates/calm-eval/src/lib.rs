@@ -15,7 +15,7 @@
 //!
 //! let config = EvalConfig { windows: 2, draws: 8, seed: 1 };
 //! let windows = [&[0, 1, 2, 3, 4][..]; 2];
-//! let report = evaluate_rollout(&mut Certain, &windows, &[1; 5], &config, &mut |_| ())?;
+//! let report = evaluate_rollout(&mut Certain, &windows, &[1; 5], &config, &mut |_| true)?.unwrap();
 //! assert_eq!(report.estimate.brier_lm, 100.0);
 //! assert!((report.unigram[0] - (2.0 / 5.0 - 1.0 / 5.0)).abs() < 1e-12);
 //! # Ok::<(), calm_eval::EvalError>(())

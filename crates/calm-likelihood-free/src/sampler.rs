@@ -58,8 +58,9 @@ impl BatchSampler {
         } else {
             1
         };
-        // 0.33 and 0.333 are accepted as what they are meant to be.
-        let served = (temperature * f64::from(nearest) - 1.0).abs() < 0.02; // false for NaN
+        // 0.33 and 0.167 are accepted as what they are meant to be; false for NaN.
+        let off = (1.0 / temperature - f64::from(nearest)).abs();
+        let served = off < if nearest == 1 { 1e-6 } else { 0.035 };
         if !served {
             return Err(SamplerError::NotReciprocal {
                 temperature,
@@ -77,6 +78,11 @@ impl BatchSampler {
             power: nearest,
             pool,
         })
+    }
+
+    /// The temperature served, 1/n.
+    pub fn temperature(&self) -> f64 {
+        1.0 / f64::from(self.power)
     }
 
     /// n, the reciprocal of the temperature.

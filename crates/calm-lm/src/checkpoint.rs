@@ -145,15 +145,22 @@ impl CheckpointWriter {
         self.write_json(MANIFEST, &manifest)?;
         sync(&self.path(MANIFEST))?;
         sync(&directory)?;
-        // A directory can't be renamed over a full one: the old one steps aside first, so that a
-        // whole checkpoint exists at every moment.
+        // A directory can't be renamed over a full one: the old one steps aside first.
         let aside = self.target.with_extension("old");
         let replaced = self.target.exists();
         if replaced {
             let _ = fs::remove_dir_all(&aside);
             fs::rename(&self.target, &aside).map_err(Error::io(&self.target))?;
         }
-        fs::rename(self.directory.keep(), &self.target).map_err(Error::io(&self.target))?;
+        if let Err(source) = fs::rename(&directory, &self.target) {
+            if replaced {
+                let _ = fs::rename(&aside, &self.target);
+            }
+            let path = self.target;
+            return Err(Error::Io { path, source });
+        }
+        // It stands under its own name now; there is nothing left to clean up.
+        let _ = self.directory.keep();
         if replaced {
             fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
         }

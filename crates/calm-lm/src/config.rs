@@ -2,7 +2,7 @@
 
 use calm_autoencoder::AutoencoderConfig;
 use calm_backbone::BackboneConfig;
-use calm_likelihood_free::EnergyHeadConfig;
+use calm_likelihood_free::{EnergyHeadConfig, MAX_N};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
 use serde::{Deserialize, Serialize};
 
@@ -89,14 +89,11 @@ impl ModelConfig {
         )?;
         let positive = self.init_std > 0.0 && self.init_std.is_finite();
         ConfigError::range("model.init_std", self.init_std, positive, "greater than 0")?;
-        // Two chunks at least: one to see, one to predict.
-        let inside = self.window >= 2 * self.chunk_size;
-        ConfigError::range(
-            "model.window",
-            self.window as f64,
-            inside,
-            "two chunks or more",
-        )
+        // One chunk to see; behind it one to predict, and the four tokens that a Brier-4 scores.
+        let smallest = self.chunk_size + self.chunk_size.max(MAX_N);
+        let range = "at least two chunks, and four tokens behind the first";
+        let inside = self.window >= smallest;
+        ConfigError::range("model.window", self.window as f64, inside, range)
     }
 
     /// Chunks per window, S.

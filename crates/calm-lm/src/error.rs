@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// A file of a checkpoint is not what was written.
     #[error(
-        "{}: damaged checkpoint file ({detail}); use an older checkpoint of the run or train again",
+        "{}: damaged checkpoint file ({detail}); write the name of an older checkpoint into the file `latest` beside it, or train again",
         path.display()
     )]
     DamagedCheckpoint {

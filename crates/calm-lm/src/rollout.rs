@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
-use calm_nn::{Branches, ChunkDecoder, Draws};
+use calm_nn::{Branches, ChunkDecoder, Draws, KvCache};
 
 use crate::{CalmModel, chunk_tensor};
 
@@ -39,6 +39,7 @@ pub(crate) fn read_tokens(tokens: Tensor<2, Int>) -> Vec<u32> {
 }
 
 /// A draw that still can agree with something: which start, which draw.
+#[derive(PartialEq)]
 struct Alive {
     start: usize,
     draw: usize,
@@ -71,11 +72,32 @@ impl Rollout for CalmRollout<'_> {
             })
             .collect();
 
-        // Chunks shorter than an n-gram: go on along every draw that is not yet alone.
+        if k < MAX_N {
+            // Attention scores of a block of starts, should all of their draws go on.
+            let per_start = draws * starts * language_model.backbone.transformer.heads();
+            let block = (SCORES_AT_ONCE / per_start).max(1);
+            for first in (0..starts).step_by(block) {
+                let last = starts.min(first + block);
+                self.go_on(&mut result[first..last], first, &cache, random);
+            }
+        }
+        result
+    }
+}
+
+/// Attention scores that a rollout makes at once: 64 MiB of f32.
+const SCORES_AT_ONCE: usize = 1 << 24;
+
+impl CalmRollout<'_> {
+    /// Chunks shorter than an n-gram: goes on along every draw that is not yet alone. `starts`
+    /// begin with start `first` of the cached window.
+    fn go_on(&self, starts: &mut [Start], first: usize, cache: &KvCache, random: &mut dyn Draws) {
+        let k = self.model.autoencoder.chunk_size();
+        let language_model = &self.model.language_model;
         let mut branches = Branches::default();
         let mut previous: Option<Vec<Alive>> = None;
         for length in (k..MAX_N).step_by(k) {
-            let alive: Vec<Alive> = agreeing(&result, length);
+            let alive: Vec<Alive> = agreeing(starts, length);
             if alive.is_empty() {
                 break;
             }
@@ -84,7 +106,7 @@ impl Rollout for CalmRollout<'_> {
                 let mut rows = Vec::with_capacity(alive.len());
                 let mut row = 0;
                 for a in &alive {
-                    while (previous[row].start, previous[row].draw) != (a.start, a.draw) {
+                    while previous[row] != *a {
                         row += 1;
                     }
                     rows.push(row);
@@ -93,25 +115,23 @@ impl Rollout for CalmRollout<'_> {
             }
             let last: Vec<i32> = alive
                 .iter()
-                .flat_map(|a| &result[a.start].draws[a.draw][length - k..])
+                .flat_map(|a| &starts[a.start].draws[a.draw][length - k..])
                 .map(|&token| token as i32)
                 .collect();
-            let queries = alive.len();
-            let tokens = Tensor::from_data(TensorData::new(last, [queries, k]), self.device);
-            let prefix: Vec<usize> = alive.iter().map(|a| a.start + 1).collect();
+            let tokens = Tensor::from_data(TensorData::new(last, [alive.len(), k]), self.device);
+            let prefix: Vec<usize> = alive.iter().map(|a| first + a.start + 1).collect();
             let hidden = language_model
                 .backbone
-                .branch(tokens, &prefix, &cache, &mut branches);
+                .branch(tokens, &prefix, cache, &mut branches);
             let latent = language_model
                 .head
                 .sample(hidden, 1, random)
                 .squeeze_dim::<2>(0);
             for (a, chunk) in alive.iter().zip(self.chunks(latent)) {
-                result[a.start].draws[a.draw].extend(chunk);
+                starts[a.start].draws[a.draw].extend(chunk);
             }
             previous = Some(alive);
         }
-        result
     }
 }
 

@@ -42,6 +42,11 @@ impl SelfAttention {
         }
     }
 
+    /// Query heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// Attends from the positions of `x` to themselves and, with a cache, to all before them.
     ///
     /// # Shapes

@@ -153,6 +153,13 @@ impl Transformer {
         self.norm.forward(hidden)
     }
 
+    /// Query heads per layer.
+    pub fn heads(&self) -> usize {
+        self.layers
+            .first()
+            .map_or(1, |layer| layer.attention.heads())
+    }
+
     /// An empty cache for `batch` sequences of up to `capacity` positions.
     pub fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache {
         let shape = [batch, self.kv_heads, capacity, self.head_dim];

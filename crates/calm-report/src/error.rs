@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// A run was to be read where none lies.
     #[error(
-        "{} holds no run (neither config.toml nor run.json is there); check the path, or start a \
+        "{} holds no run (config.toml is not there); check the path, or start a \
          run there without --resume",
         root.display()
     )]

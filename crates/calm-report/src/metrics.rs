@@ -53,7 +53,7 @@ pub struct MetricRow {
     /// Floating-point operations spent, by the counting rule of the model's cost.
     #[serde(with = "finite")]
     pub flops: f64,
-    /// Wall-clock seconds spent.
+    /// Seconds spent in steps of this stage; evaluations and checkpoints are left out.
     #[serde(with = "finite")]
     pub seconds: f64,
     /// Training loss of this step.

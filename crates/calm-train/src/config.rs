@@ -2,9 +2,12 @@
 
 use calm_data::{BadLinePolicy, Split};
 use calm_eval::EvalConfig;
+use calm_likelihood_free::BatchSampler;
 use calm_lm::ModelConfig;
 use calm_nn::ConfigError;
 use serde::{Deserialize, Serialize};
+
+use crate::Result;
 
 /// A complete experiment. Every field stands in every preset; there are no hidden defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,7 +89,8 @@ pub struct StageConfig {
     pub steps: u64,
     /// Windows per forward pass.
     pub batch_windows: usize,
-    /// Forward passes per optimizer step; their gradients are averaged.
+    /// Forward passes per optimizer step; their gradients are averaged. On the CPU as many of them
+    /// run side by side as there are cores, each with its own activations in memory.
     pub accumulate: usize,
     /// Steps over which the learning rate rises linearly from 0.
     pub warmup_steps: u64,
@@ -150,7 +154,7 @@ impl Experiment {
     ///
     /// # Errors
     /// Names the field and what it must be.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         let inside = self.data.heldout_fraction > 0.0 && self.data.heldout_fraction < 1.0;
         let fraction = self.data.heldout_fraction;
@@ -190,7 +194,12 @@ impl Experiment {
             let windows = eval.windows as f64;
             ConfigError::range("eval.windows", windows, windows >= 2.0, "2 or more")?;
         }
-        ConfigError::positive("checkpoint.keep", self.checkpoint.keep)
+        ConfigError::positive("checkpoint.keep", self.checkpoint.keep)?;
+        // A temperature that can't be served must not wait for the end of the run to say so.
+        for &temperature in &self.samples.temperatures {
+            BatchSampler::new(temperature, self.samples.pool).map_err(calm_lm::Error::from)?;
+        }
+        Ok(())
     }
 }
 

@@ -72,6 +72,38 @@ pub enum Error {
         /// What the model expects.
         expected: usize,
     },
+    /// Stage autoencoder where a language model stands on the autoencoder already.
+    #[error(
+        "{}: the run has a language model on this autoencoder; resume with --stage all or lm",
+        run.display()
+    )]
+    HasLanguageModel {
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// The text is no longer the one that the run was trained on.
+    #[error(
+        "{}: the corpus has changed since the run began ({got:.12}.. where {expected:.12}.. was trained on); restore it, or start a new run",
+        run.display()
+    )]
+    TextChanged {
+        /// The run directory.
+        run: PathBuf,
+        /// Key of the text that the checkpoint saw.
+        expected: String,
+        /// Key of the text now.
+        got: String,
+    },
+    /// A sample prompt longer than the window.
+    #[error("samples.prompts: '{prompt}' has {tokens} tokens, more than the window of {window}")]
+    PromptTooLong {
+        /// The prompt.
+        prompt: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens per window.
+        window: usize,
+    },
     /// Stage lm without a trained autoencoder.
     #[error(
         "{}: the lm stage needs a trained autoencoder and there is none; run with --stage all or autoencoder first",
@@ -83,7 +115,7 @@ pub enum Error {
     },
     /// The loss or the gradient is no number.
     #[error(
-        "{stage} step {step}: {what} is not finite; batch cursor epoch {epoch} position {position}; last good checkpoint: {checkpoint}; try a lower learning rate"
+        "{stage} step {step}: {what} is not finite; batch cursor epoch {epoch} position {position}; last checkpoint: {checkpoint}; lower the learning rate in the config.toml of the run, then --resume"
     )]
     NotFinite {
         /// The stage.

@@ -1,24 +1,24 @@
 //! The end of a run: final evaluation, sample texts, summary.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
-use calm_data::Tokenizer;
 use calm_eval::{evaluate, reconstruct, spread};
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, LanguageModel};
 use calm_report::{
-    AutoencoderSummary, ModelSummary, Protocol, RunDir, RunInfo, SCHEMA, SampleText, Summary,
+    AutoencoderSummary, ModelSummary, Protocol, RunInfo, SCHEMA, SampleText, Summary,
 };
 
-use crate::config::{Experiment, SamplesConfig};
+use crate::config::SamplesConfig;
 use crate::event::{Event, Observer};
 use crate::state::TrainState;
 use crate::step_loop::Run;
 use crate::{Result, machine};
 
-/// Evaluates what was trained, writes the samples and makes the summary.
+/// Evaluates what was trained, writes the samples and makes the summary; `None` where the run was
+/// interrupted meanwhile (everything trained is saved already).
 pub(crate) fn finish(
     autoencoder: ChunkAutoencoder,
     language_model: Option<LanguageModel>,
@@ -27,14 +27,21 @@ pub(crate) fn finish(
     info: &RunInfo,
     run: &Run<'_>,
     observe: Observer<'_>,
-) -> Result<Summary> {
+) -> Result<Option<Summary>> {
     let experiment = run.experiment;
     let window = experiment.model.window;
     let heldout = run.store.heldout();
+    let stopped = || run.interrupt.load(Ordering::SeqCst);
     let windows = spread(heldout, window, experiment.eval.windows)?;
     let rebuilt = reconstruct(&autoencoder, &windows, experiment.eval.seed, run.device);
     let mut calm = None;
-    let mut protocol = None;
+    // What the autoencoder's accuracies were measured on; replaced where a model was scored.
+    let mut protocol = Protocol {
+        window_tokens: window,
+        positions: rebuilt.tokens,
+        draws: 1,
+        seed: experiment.eval.seed,
+    };
     if let Some(language_model) = language_model {
         let model = CalmModel {
             autoencoder,
@@ -48,8 +55,14 @@ pub(crate) fn finish(
             unigram_counts,
             &experiment.eval,
             run.device,
-            &mut |done| observe(Event::Scoring { done, of }),
+            &mut |done| {
+                observe(Event::Scoring { done, of });
+                !stopped()
+            },
         )?;
+        let Some(report) = report else {
+            return Ok(None);
+        };
         let e = &report.estimate;
         let config = &experiment.model;
         calm = Some(ModelSummary {
@@ -63,22 +76,17 @@ pub(crate) fn finish(
             train_flops: state.earlier_flops + state.flops,
             infer_flops_per_token: config.inference_flops(config.steps()),
         });
-        protocol = Some(Protocol {
+        protocol = Protocol {
             window_tokens: window,
             positions: e.positions,
             draws: experiment.eval.draws,
             seed: experiment.eval.seed,
-        });
-        write_samples(
-            &model,
-            experiment,
-            run.tokenizer,
-            run.directory,
-            run.device,
-            observe,
-        )?;
+        };
+        if !write_samples(&model, run, observe)? {
+            return Ok(None);
+        }
     }
-    Ok(Summary {
+    Ok(Some(Summary {
         schema: SCHEMA,
         preset: experiment.preset.clone(),
         device: info.device.clone(),
@@ -92,19 +100,14 @@ pub(crate) fn finish(
         }),
         calm,
         baseline: None,
-        protocol,
-    })
+        protocol: Some(protocol),
+    }))
 }
 
-/// One text for every prompt and temperature, each in a file of its own.
-fn write_samples(
-    model: &CalmModel,
-    experiment: &Experiment,
-    tokenizer: &Tokenizer,
-    directory: &RunDir,
-    device: &Device,
-    observe: Observer<'_>,
-) -> Result<()> {
+/// One text for every prompt and temperature, each in a file of its own; false where the run was
+/// interrupted.
+fn write_samples(model: &CalmModel, run: &Run<'_>, observe: Observer<'_>) -> Result<bool> {
+    let (experiment, tokenizer, device) = (run.experiment, run.tokenizer, run.device);
     let SamplesConfig {
         prompts,
         temperatures,
@@ -114,6 +117,9 @@ fn write_samples(
     for (t, &temperature) in temperatures.iter().enumerate() {
         let sampler = BatchSampler::new(temperature, *pool).map_err(calm_lm::Error::from)?;
         for (p, prompt) in prompts.iter().enumerate() {
+            if run.interrupt.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
             let begun = Instant::now();
             let options = GenerateOptions {
                 sampler,
@@ -125,7 +131,7 @@ fn write_samples(
             let generator = Generator::new(model, &experiment.model, &ids, options, device)?;
             let generated = generator.run().remove(0);
             let sample = SampleText {
-                temperature,
+                temperature: sampler.temperature(),
                 sampler: (sampler.power() > 1)
                     .then(|| format!("batch of {} draws per chunk", sampler.pool())),
                 prompt: prompt.clone(),
@@ -134,9 +140,9 @@ fn write_samples(
                 seed: experiment.seed,
                 seconds: Some(begun.elapsed().as_secs_f64()),
             };
-            sample.save(&directory.samples().join(format!("{t}-{p}.json")))?;
+            sample.save(&run.directory.samples().join(format!("{t}-{p}.json")))?;
             observe(Event::Sampled(&sample));
         }
     }
-    Ok(())
+    Ok(true)
 }

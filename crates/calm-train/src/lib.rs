@@ -11,7 +11,7 @@
 //! let experiment = preset::resolve("debug", &["optim.lr=3e-4".to_owned()])?;
 //! let device = calm_lm::open_device("flex")?;
 //! let options = Options {
-//!     out: "runs/debug".into(), stages: Stages::All, device: &device,
+//!     out: "runs/debug".into(), stages: Stages::All, device: &device, device_name: "flex",
 //!     cache: &CacheDir::default_location()?, interrupt: &AtomicBool::new(false),
 //! };
 //! train(experiment, Default::default(), &options, &mut |event| println!("{event:?}"))?;

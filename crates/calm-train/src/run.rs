@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use calm_data::{CacheDir, Tokenizer, unigram};
+use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
 use calm_lm::{Checkpoint, LanguageModel, check_tokenizer};
 use calm_report::{
     JsonlWriter, MetricRow, RunDir, RunInfo, Stage, truncate_after, write_atomic, write_report,
@@ -39,6 +39,8 @@ pub struct Options<'a> {
     pub stages: Stages,
     /// The device, without autodiff.
     pub device: &'a Device,
+    /// Its string, for the records.
+    pub device_name: &'a str,
     /// Where corpora and token streams are kept.
     pub cache: &'a CacheDir,
     /// Set to true to finish the step, save and stop.
@@ -65,6 +67,7 @@ pub fn train(
     options: &Options<'_>,
     observe: Observer<'_>,
 ) -> Result<RunEnd> {
+    let started = Instant::now();
     if options.stages == Stages::Lm {
         return Err(Error::NoAutoencoder {
             run: options.out.clone(),
@@ -82,7 +85,7 @@ pub fn train(
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.
     experiment.model.vocab_size = tokenizer.vocab_size();
     let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
-    check_text(&experiment, &store)?;
+    check_text(&experiment, &store, &tokenizer)?;
 
     let directory = RunDir::create(&options.out)?;
     tokenizer.save(&directory.tokenizer())?;
@@ -93,15 +96,15 @@ pub fn train(
         &directory.config(),
         preset::to_toml(&experiment)?.as_bytes(),
     )?;
-    go_on(
-        &experiment,
-        &info,
-        &directory,
-        &tokenizer,
-        &store,
-        options,
-        observe,
-    )
+    let prepared = Prepared {
+        experiment,
+        info,
+        directory,
+        tokenizer,
+        store,
+        started,
+    };
+    go_on(&prepared, options, observe)
 }
 
 /// Goes on with the run in `options.out`, from its newest checkpoint, with its own resolved
@@ -110,45 +113,85 @@ pub fn train(
 /// # Errors
 /// A directory without a run, a damaged checkpoint, another tokenizer than the run's.
 pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
+    let started = Instant::now();
     let directory = RunDir::open(&options.out)?;
     let experiment = preset::load(&directory.config())?;
-    let info = RunInfo::load(&directory.run())?;
+    let mut info = RunInfo::load(&directory.run())?;
+    if info.device != options.device_name {
+        // A run may move to another device; its records then name the one it ends on.
+        info.device = options.device_name.to_owned();
+        info.device_identity = format!("{:?}", options.device);
+        info.save(&directory.run())?;
+    }
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
     let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
-    go_on(
-        &experiment,
-        &info,
-        &directory,
-        &tokenizer,
-        &store,
-        options,
-        observe,
-    )
+    let prepared = Prepared {
+        experiment,
+        info,
+        directory,
+        tokenizer,
+        store,
+        started,
+    };
+    go_on(&prepared, options, observe)
 }
 
 /// Text enough to train and to evaluate on, before anything is written.
-fn check_text(experiment: &Experiment, store: &calm_data::TokenStore) -> Result<()> {
+fn check_text(experiment: &Experiment, store: &TokenStore, tokenizer: &Tokenizer) -> Result<()> {
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
     calm_data::Windows::new(store.train(), window, k)?;
     calm_eval::spread(store.heldout(), window, experiment.eval.windows)?;
+    for prompt in &experiment.samples.prompts {
+        let tokens = tokenizer.encode(prompt)?.len();
+        if tokens > window {
+            let prompt = prompt.clone();
+            return Err(Error::PromptTooLong {
+                prompt,
+                tokens,
+                window,
+            });
+        }
+    }
     Ok(())
 }
 
-fn go_on(
-    experiment: &Experiment,
-    info: &RunInfo,
-    directory: &RunDir,
-    tokenizer: &Tokenizer,
-    store: &calm_data::TokenStore,
-    options: &Options<'_>,
-    observe: Observer<'_>,
-) -> Result<RunEnd> {
-    let started = Instant::now();
+/// A run whose directory and text are ready.
+struct Prepared {
+    experiment: Experiment,
+    info: RunInfo,
+    directory: RunDir,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    started: Instant,
+}
+
+fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
+    let Prepared {
+        experiment,
+        info,
+        directory,
+        tokenizer,
+        store,
+        started,
+    } = prepared;
     let device = options.device;
     let found = Found::look(directory, tokenizer)?;
     if options.stages == Stages::Lm && !found.autoencoder_complete(experiment) {
         return Err(Error::NoAutoencoder {
             run: directory.root.clone(),
+        });
+    }
+    if options.stages == Stages::Autoencoder && found.lm.is_some() {
+        let run = directory.root.clone();
+        return Err(Error::HasLanguageModel { run });
+    }
+    if let Some(state) = found.newest()
+        && state.text != store.key()
+    {
+        return Err(Error::TextChanged {
+            run: directory.root.clone(),
+            expected: state.text.clone(),
+            got: store.key().to_owned(),
         });
     }
     cut_records(directory, &found)?;
@@ -169,7 +212,7 @@ fn go_on(
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,
-        started,
+        started: *started,
         earlier_seconds: found.newest().map_or(0.0, |state| state.wall_seconds),
     };
 
@@ -185,7 +228,7 @@ fn go_on(
         },
         None => Start {
             model: experiment.model.init(experiment.seed, device).autoencoder,
-            state: TrainState::start(Stage::Autoencoder, experiment.seed),
+            state: TrainState::start(Stage::Autoencoder, experiment.seed, store.key()),
             resumed: None,
         },
     };
@@ -215,7 +258,7 @@ fn go_on(
                 state: TrainState {
                     earlier_tokens: newest.tokens,
                     earlier_flops: newest.flops,
-                    ..TrainState::start(Stage::Lm, experiment.seed ^ 1)
+                    ..TrainState::start(Stage::Lm, experiment.seed ^ 1, store.key())
                 },
                 resumed: None,
             },
@@ -228,6 +271,9 @@ fn go_on(
     }
 
     let summary = finish(autoencoder, trained, &newest, &counts, info, &run, observe)?;
+    let Some(summary) = summary else {
+        return Ok(RunEnd::Interrupted);
+    };
     summary.save(&directory.summary())?;
     write_report(directory)?;
     observe(Event::Finished(&summary));

@@ -30,6 +30,8 @@ pub struct TrainState {
     pub flops: f64,
     /// Seconds spent in steps of this stage.
     pub seconds: f64,
+    /// Identifies the token streams: corpus, tokenizer, split.
+    pub text: String,
     /// Where the text goes on.
     pub cursor: Cursor,
     /// Tokens of the stages before this one.
@@ -44,13 +46,14 @@ pub struct TrainState {
 
 impl TrainState {
     /// The start of `stage`.
-    pub(crate) fn start(stage: Stage, seed: u64) -> Self {
+    pub(crate) fn start(stage: Stage, seed: u64, text: &str) -> Self {
         Self {
             stage,
             step: 0,
             tokens: 0,
             flops: 0.0,
             seconds: 0.0,
+            text: text.to_owned(),
             cursor: Cursor::new(seed),
             earlier_tokens: 0,
             earlier_flops: 0.0,
@@ -106,7 +109,7 @@ fn checkpoints(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
         let path = entry.map_err(Error::io(directory))?.path();
         let name = file_name(&path);
-        if name.starts_with(".writing-") {
+        if name.starts_with(".writing-") || name.ends_with(".old") {
             std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
         } else if path.is_dir() && name.starts_with("step-") && !name.contains('.') {
             found.push(path);

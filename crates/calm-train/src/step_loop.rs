@@ -126,6 +126,8 @@ pub(crate) fn run_stage<T: StageTask>(
         parameters: model.num_params() as u64,
     });
 
+    // Tokens and seconds at the last logged row.
+    let mut row_before = (state.tokens, state.seconds);
     let mut last_saved: Option<u64> = resumed.map(|_| state.step);
     while state.step < config.steps {
         let step = state.step + 1;
@@ -147,10 +149,10 @@ pub(crate) fn run_stage<T: StageTask>(
         let mut accumulator = GradientsAccumulator::new();
         let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
         // In order, whoever finishes first: the sum must not depend on timing.
-        for (loss, gradients) in side_by_side(config.accumulate, workers, &pass) {
+        side_by_side(config.accumulate, workers, &pass, |(loss, gradients)| {
             accumulator.accumulate(&model, gradients);
             losses.push(loss);
-        }
+        });
         let mut gradients = accumulator.grads();
         let grad_norm = clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
         let loss = mean(losses.iter().map(|loss| &loss.total));
@@ -180,15 +182,17 @@ pub(crate) fn run_stage<T: StageTask>(
         state.flops += tokens as f64 * task.flops_per_token();
         state.seconds += seconds;
         state.cursor = text.cursor();
-        let tokens_per_s = tokens as f64 / seconds;
         observe(Event::Stepped {
             stage,
             step,
             loss,
-            tokens_per_s,
+            tokens_per_s: tokens as f64 / seconds,
         });
 
         if step.is_multiple_of(config.log_every) || step == config.steps || step == 1 {
+            let tokens_per_s =
+                (state.tokens - row_before.0) as f64 / (state.seconds - row_before.1);
+            row_before = (state.tokens, state.seconds);
             let part = |name: &str| {
                 let find = |loss: &StepLoss| -> Option<Tensor<1>> {
                     loss.parts
@@ -225,7 +229,7 @@ pub(crate) fn run_stage<T: StageTask>(
         let interrupted = run.interrupt.load(Ordering::SeqCst);
         let evaluate = config.eval_every > 0
             && (step.is_multiple_of(config.eval_every) || step == config.steps);
-        if evaluate && !interrupted {
+        if evaluate {
             let point = EvalPoint {
                 stage,
                 step,
@@ -261,31 +265,32 @@ pub(crate) fn run_stage<T: StageTask>(
     Ok(Some((model.valid(), state)))
 }
 
-/// `work(0)`, .., `work(count - 1)` in this order, up to `workers` of them at a time.
+/// Hands `work(0)`, .., `work(count - 1)` to `take` in this order, up to `workers` of them made at
+/// a time; no more than that many results exist at once.
 fn side_by_side<R: Send>(
     count: usize,
     workers: usize,
     work: &(impl Fn(usize) -> R + Sync),
-) -> Vec<R> {
-    if workers == 1 || count == 1 {
-        return (0..count).map(work).collect();
-    }
-    let mut results = Vec::with_capacity(count);
+    mut take: impl FnMut(R),
+) {
     for first in (0..count).step_by(workers) {
+        let last = count.min(first + workers);
+        if last - first == 1 {
+            take(work(first));
+            continue;
+        }
         std::thread::scope(|scope| {
-            let running: Vec<_> = (first..count.min(first + workers))
+            let running: Vec<_> = (first..last)
                 .map(|part| scope.spawn(move || work(part)))
                 .collect();
             for thread in running {
-                results.push(
-                    thread
-                        .join()
-                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
-                );
+                match thread.join() {
+                    Ok(result) => take(result),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
             }
         });
     }
-    results
 }
 
 fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {

@@ -109,8 +109,9 @@ impl StageTask for LanguageModelTask<'_> {
             judge.unigram,
             judge.config,
             judge.device,
-            &mut |_| (),
-        )?;
+            &mut |_| true,
+        )?
+        .expect("an evaluation that is never stopped is complete");
         let estimate = report.estimate;
         Ok(EvalPoint {
             brier: Some(estimate.brier),

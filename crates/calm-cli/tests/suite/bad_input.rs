@@ -23,6 +23,8 @@ fn bad_arguments_of_train() {
             &["optim.lrr", "did you mean 'optim.lr'"],
         ),
         (&["--set", "optim.lr=fast"], &["optim.lr"]),
+        (&["--set", "samples.temperatures=[0.7]"], &["0.7", "1/n"]),
+        (&["--set", "samples.pool=1"], &["pool of 1"]),
         (
             &["--set", "model.window=255", "--preset", "nano"],
             &["window = 255", "chunk_size = 2"],
@@ -41,7 +43,7 @@ fn bad_arguments_of_train() {
     ];
     for (args, expected) in cases {
         let mut command = place.calm(&["train", "--out", "run"]);
-        if !args.contains(&"--preset") {
+        if !args.contains(&"--preset") && !args.contains(&"--resume") {
             command.args(["--preset", "debug"]);
         }
         let message = failure(&command.args(*args).output().unwrap());

@@ -111,3 +111,24 @@ fn rolled_out_pairs_are_distributed_as_generated_ones() {
         "chi-square {chi} at {degrees}"
     );
 }
+
+/// The draws of a start don't depend on how the starts are cut into blocks: with a head that
+/// ignores its noise all draws coincide, so all go on, and every branch repeats the same tokens.
+#[test]
+fn equal_draws_all_go_on_and_stay_equal() {
+    let device = Device::flex();
+    let (config, mut model) = lively(2, &device);
+    let weight = &mut model.language_model.head.noise_in.weight;
+    *weight = weight.clone().map(|w| w * 0.0);
+    let window = tokens(config.window, 5);
+    let mut draws = HostDraws::new(1);
+    let starts = CalmRollout::new(&model, &device).roll_out(&window, 5, &mut draws);
+    for start in &starts {
+        assert!(
+            start
+                .draws
+                .iter()
+                .all(|draw| draw.len() == 4 && draw == &start.draws[0])
+        );
+    }
+}

@@ -69,6 +69,47 @@ fn resuming_needs_a_run_and_the_lm_stage_an_autoencoder() {
 }
 
 #[test]
+fn a_text_that_changed_is_not_resumed_on() {
+    let place = Place::new();
+    place
+        .train("run", Stages::All, Some((Stage::Lm, 2)))
+        .unwrap();
+    let corpus = &place.experiment.data.corpus[0];
+    let text = std::fs::read_to_string(corpus).unwrap();
+    std::fs::write(
+        corpus,
+        text + "\n\nOne more paragraph, and the streams are others.\n",
+    )
+    .unwrap();
+    let error = place.resume("run", Stages::All, None).unwrap_err();
+    assert!(matches!(error, Error::TextChanged { .. }), "{error}");
+    one_line(&error);
+}
+
+#[test]
+fn a_prompt_longer_than_the_window_does_not_wait_for_the_end_of_the_run() {
+    let mut place = Place::new();
+    place.experiment.samples.prompts = vec!["river stone ".repeat(40)];
+    let error = place.train("run", Stages::All, None).unwrap_err();
+    assert!(
+        matches!(error, Error::PromptTooLong { window: 16, .. }),
+        "{error}"
+    );
+    assert!(!place.run("run").exists());
+}
+
+#[test]
+fn the_autoencoder_stage_does_not_erase_a_language_model() {
+    let place = Place::new();
+    place.train("run", Stages::All, None).unwrap();
+    let summary = place.run("run").join("summary.json");
+    let before = std::fs::read(&summary).unwrap();
+    let error = place.resume("run", Stages::Autoencoder, None).unwrap_err();
+    assert!(matches!(error, Error::HasLanguageModel { .. }), "{error}");
+    assert_eq!(std::fs::read(&summary).unwrap(), before);
+}
+
+#[test]
 fn a_truncated_checkpoint_is_named() {
     let place = Place::new();
     place

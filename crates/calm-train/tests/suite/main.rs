@@ -1,6 +1,7 @@
 //! Tests of whole runs, on a made-up text and a model that trains in seconds.
 
 mod failures;
+mod golden_losses;
 mod resume;
 
 use std::path::{Path, PathBuf};
@@ -96,6 +97,7 @@ impl Place {
             out,
             stages,
             device: &device,
+            device_name: "flex",
             cache: &cache,
             interrupt: &interrupt,
         };
