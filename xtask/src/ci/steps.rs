@@ -111,6 +111,8 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
         "test",
         "--package",
         "calm-lm",
+        "--package",
+        "calm-train",
         "--features",
         "vulkan",
         "--test",
