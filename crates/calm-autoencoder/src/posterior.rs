@@ -22,15 +22,6 @@ impl Posterior {
         self.mean.clone() + self.log_std.clone().exp() * eps
     }
 
-    /// `m` draws for each chunk, shape `[m, chunks, l]`.
-    pub fn sample_many(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
-        let [chunks, l] = self.mean.dims();
-        let eps = draws
-            .normal(m * chunks * l, &self.mean.device())
-            .reshape([m, chunks, l]);
-        eps * self.log_std.clone().exp().unsqueeze_dim(0) + self.mean.clone().unsqueeze_dim(0)
-    }
-
     /// KL divergence to the standard normal distribution in nats, per dimension:
     /// `0.5 * (mean^2 + std^2 - 1 - 2 log_std)`, shape `[chunks, l]`.
     pub fn kl(&self) -> Tensor<2> {

@@ -167,23 +167,6 @@ fn the_kl_is_that_of_the_formula() {
     }
 }
 
-#[test]
-fn many_draws_are_single_draws_in_a_row() {
-    let device = Device::flex();
-    let config = small();
-    let posterior = model(&config, &device).encode(tokens(&config, 2, &device));
-    let eps = RandomStream::new(4).normal(3 * 14);
-    let many = values(posterior.sample_many(3, &mut Replay::new([eps.clone()])));
-    let mut single = Replay::new(eps.chunks(14).map(<[f32]>::to_vec));
-    let singles: Vec<f64> = (0..3)
-        .flat_map(|_| values(posterior.sample(&mut single)))
-        .collect();
-    assert_eq!(many.len(), singles.len());
-    for (a, b) in many.iter().zip(singles) {
-        approx::assert_abs_diff_eq!(*a, b, epsilon = 1e-6);
-    }
-}
-
 /// With every token masked the encoder sees id 0 only, and the targets are still the true tokens.
 #[test]
 fn masked_tokens_are_hidden_from_the_encoder_only() -> Result<(), FixtureError> {

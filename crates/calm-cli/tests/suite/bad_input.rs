@@ -55,18 +55,23 @@ fn bad_arguments_of_train() {
 }
 
 #[test]
-fn a_corpus_that_is_not_the_pinned_one_is_refused() {
+fn a_corpus_that_is_not_the_pinned_one_is_refused_and_one_that_is_absent_is_said() {
     let place = Place::new();
-    // A cache whose file was tampered with, and a cargo that can't replace it.
     let corpora = place.path("cache").join("corpora");
     std::fs::create_dir_all(&corpora).unwrap();
-    let output = place
-        .calm(&["train", "--preset", "debug", "--out", "run"])
-        .env("CARGO", "/nonexistent/cargo")
-        .env("CARGO_HOME", place.path("no-home"))
-        .output()
-        .unwrap();
-    let message = failure(&output);
-    assert!(message.contains("alice") || message.contains("femto") || message.contains("cargo"));
+    let tampered = corpora.join("alice-6c7ec382c9c3.md");
+    std::fs::write(&tampered, "Alice was beginning to get very tired.").unwrap();
+    // No cargo that could fetch it anew.
+    let train = || {
+        let mut command = place.calm(&["train", "--preset", "debug", "--out", "run"]);
+        command.env("CARGO", "/nonexistent/cargo");
+        command.env("CARGO_HOME", place.path("no-home"));
+        failure(&command.output().unwrap())
+    };
+    let message = train();
+    assert!(message.contains("checksum mismatch"), "{message}");
+    assert!(!tampered.exists(), "the wrong file is gone");
+    let message = train();
+    assert!(message.contains("`alice` needs cargo"), "{message}");
     assert!(!place.path("run").exists());
 }

@@ -76,7 +76,9 @@ fn the_language_model_of_a_seed_is_the_one_inside_the_whole_model() {
     assert_ne!(bits(whole), bits(config.init_language_model(6, &device)));
 }
 
-/// The published table by the counting rule (calm.md, section 7: 2.91 and 4.56 x 1e8 at T = 1).
+/// The published table by the counting rule (2.91e8 and 4.56e8 FLOPs a token at T = 1;
+/// the paper prints 2.9 and 4.6, and 3.7e20 and 7.7e20 for training where the rule gives 3.56e20
+/// and 7.50e20).
 #[test]
 fn published_sizes_cost_what_is_published() {
     let mut c = config(4);
