@@ -14,7 +14,7 @@ const DEVICE_VARIABLE: &str = "CALM_BENCH_DEVICE";
 pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     let (device, args) = device::split(args)?;
     let device = device.unwrap_or_else(|| "flex".to_owned());
-    let feature = device::feature(&device)?;
+    let wanted = device::build(&device)?;
     let known = names(&root.join("benches/benches"))?;
     let (chosen, rest) = choose(&known, &args)?;
 
@@ -23,10 +23,11 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     for name in chosen {
         bench.args(["--bench", name]);
     }
-    if let Some(feature) = feature {
-        bench.args(["--features", feature]);
+    if let Some(wanted) = wanted {
+        bench.args(["--features", wanted.features]);
     }
-    bench.arg("--target-dir").arg(target_dir(root, feature));
+    let target = wanted.map(|wanted| wanted.target);
+    bench.arg("--target-dir").arg(target_dir(root, target));
     bench.env(DEVICE_VARIABLE, &device);
     bench.arg("--").args(rest);
     process::status(&mut bench)

@@ -1,9 +1,10 @@
-//! Builds `calm` with the feature that the device needs, then becomes it.
+//! Builds `calm` with the features that the device needs, then becomes it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::device::Build;
 use crate::error::{Error, Result};
 use crate::{device, process, target_dir, vulkan};
 
@@ -27,13 +28,13 @@ pub const COMMANDS: [&str; 12] = [
 /// say; the exit status is calm's.
 pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
     let device = device::find(args)?;
-    let feature = device::feature(device.as_deref().unwrap_or("flex"))?;
-    if matches!(feature, Some("vulkan" | "webgpu"))
+    let wanted = device::build(device.as_deref().unwrap_or("flex"))?;
+    if wanted.is_some_and(|wanted| matches!(wanted.target, "vulkan" | "webgpu"))
         && let Some(hint) = vulkan::hint()
     {
         eprintln!("hint: {hint}");
     }
-    let mut build = build_command(root, feature);
+    let mut build = build_command(root, wanted);
     let output = build
         .output()
         .map_err(|source| process::spawn_error(&build, source))?;
@@ -48,7 +49,7 @@ pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
 }
 
 /// `cargo build` of calm; what it builds is told as JSON on stdout, progress and errors on stderr.
-fn build_command(root: &Path, feature: Option<&str>) -> Command {
+fn build_command(root: &Path, wanted: Option<Build>) -> Command {
     let mut build = process::cargo(root);
     build.args([
         "build",
@@ -58,10 +59,11 @@ fn build_command(root: &Path, feature: Option<&str>) -> Command {
         "--bin",
         "calm",
     ]);
-    if let Some(feature) = feature {
-        build.args(["--features", feature]);
+    if let Some(wanted) = wanted {
+        build.args(["--features", wanted.features]);
     }
-    build.arg("--target-dir").arg(target_dir(root, feature));
+    let target = wanted.map(|wanted| wanted.target);
+    build.arg("--target-dir").arg(target_dir(root, target));
     build.args(["--message-format", "json-render-diagnostics"]);
     build
         .stdin(Stdio::null())
@@ -118,13 +120,14 @@ mod tests {
             flex.starts_with("cargo build --release --package calm-cli --bin calm --target-dir")
         );
         assert!(!flex.contains("--features"));
-        let command = build_command(root, Some("cuda"));
+        let (features, target) = ("cuda,autotune", "cuda");
+        let command = build_command(root, Some(Build { features, target }));
         let args: Vec<_> = command
             .get_args()
             .map(|arg| arg.to_string_lossy())
             .collect();
         let after = |option: &str| args.iter().skip_while(|arg| *arg != option).nth(1).cloned();
-        assert_eq!(after("--features").as_deref(), Some("cuda"));
+        assert_eq!(after("--features").as_deref(), Some(features));
         assert!(after("--target-dir").unwrap().ends_with("cuda"));
     }
 

@@ -1,14 +1,52 @@
-//! Device strings: which cargo feature a `--device` argument needs.
+//! Device strings: which cargo features a `--device` argument needs.
 
 use std::ffi::{OsStr, OsString};
 
 use crate::error::{Error, Result};
+use crate::vulkan;
 
 /// The devices, as `--device` takes them; every one but flex needs the cargo feature of its name.
 const KINDS: [&str; 6] = ["flex", "vulkan", "webgpu", "metal", "cuda", "rocm"];
 
+/// What a device asks of the build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Features of calm-cli and of the benches, as `--features` takes them.
+    pub features: &'static str,
+    /// The folder under `target` that builds with these features share.
+    pub target: &'static str,
+}
+
+/// What to build for a device string; nothing special for `flex`, which is always compiled in.
+///
+/// Where a machine has no GPU, `vulkan` means Mesa's software driver. It gets kernels in WGSL,
+/// because cubecl's SPIR-V needs an extension that older versions of that driver lack, and no
+/// autotuning, which there compiles for minutes and finds nothing faster.
+pub fn build(device: &str) -> Result<Option<Build>> {
+    let feature = feature(device)?;
+    let software = matches!(feature, Some("vulkan" | "webgpu")) && vulkan::software_only();
+    if software && feature == Some("vulkan") {
+        eprintln!("note: no GPU found; building for a software driver (kernels in WGSL)");
+    }
+    Ok(feature.map(|feature| build_of(feature, software)))
+}
+
+fn build_of(feature: &'static str, software: bool) -> Build {
+    let features = match (feature, software) {
+        ("vulkan" | "webgpu", true) => "webgpu",
+        ("vulkan", false) => "vulkan,autotune",
+        ("webgpu", false) => "webgpu,autotune",
+        ("metal", _) => "metal,autotune",
+        ("cuda", _) => "cuda,autotune",
+        ("rocm", _) => "rocm,autotune",
+        _ => unreachable!("a feature from the list of devices"),
+    };
+    let target = if software { "webgpu" } else { feature };
+    Build { features, target }
+}
+
 /// The cargo feature that a device string needs: none for `flex`, which is always compiled in.
-pub fn feature(device: &str) -> Result<Option<&'static str>> {
+fn feature(device: &str) -> Result<Option<&'static str>> {
     let (name, index) = match device.split_once(':') {
         Some((name, index)) => (name, Some(index)),
         None => (device, None),
@@ -92,6 +130,25 @@ mod tests {
         for kind in ["vulkan", "webgpu", "metal", "cuda", "rocm"] {
             assert_eq!(feature(kind).unwrap(), Some(kind));
             assert_eq!(feature(&format!("{kind}:12")).unwrap(), Some(kind));
+        }
+    }
+
+    #[test]
+    fn every_device_builds_with_its_own_features() {
+        assert_eq!(build("flex").unwrap(), None);
+        for (feature, expected) in [
+            ("vulkan", "vulkan,autotune"),
+            ("webgpu", "webgpu,autotune"),
+            ("metal", "metal,autotune"),
+            ("cuda", "cuda,autotune"),
+            ("rocm", "rocm,autotune"),
+        ] {
+            let (features, target) = (expected, feature);
+            assert_eq!(build_of(feature, false), Build { features, target });
+        }
+        let (features, target) = ("webgpu", "webgpu");
+        for feature in ["vulkan", "webgpu"] {
+            assert_eq!(build_of(feature, true), Build { features, target });
         }
     }
 

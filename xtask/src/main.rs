@@ -97,9 +97,9 @@ fn root() -> Result<PathBuf> {
     }
 }
 
-/// The target directory for a cargo feature: every feature has its own, because cargo would
-/// otherwise build Burn again each time the feature changes.
-fn target_dir(root: &Path, feature: Option<&str>) -> PathBuf {
+/// The target directory of a build with other features: each has its own, because cargo would
+/// otherwise build Burn again each time the features change.
+fn target_dir(root: &Path, name: Option<&str>) -> PathBuf {
     // A relative CARGO_TARGET_DIR is relative to where the user is, not to the root.
     let base = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) if !dir.is_empty() => {
@@ -107,8 +107,8 @@ fn target_dir(root: &Path, feature: Option<&str>) -> PathBuf {
         }
         _ => root.join("target"),
     };
-    match feature {
-        Some(feature) => base.join(feature),
+    match name {
+        Some(name) => base.join(name),
         None => base,
     }
 }

@@ -1,5 +1,6 @@
 //! Vulkan drivers: whether the loader would find one, and Mesa's software driver.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The Debian package that holds Mesa's drivers, the software driver (lavapipe) among them.
@@ -10,9 +11,14 @@ const VARIABLES: [&str; 3] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRI
 
 /// Whether the environment names the driver: then the user has chosen, and nothing is overridden.
 pub fn named_by_environment() -> bool {
+    named().is_some()
+}
+
+/// The driver manifests that the environment names, as a list of paths.
+fn named() -> Option<OsString> {
     VARIABLES
         .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
 }
 
 /// The folders in which the Vulkan loader looks for driver manifests on Linux.
@@ -54,9 +60,40 @@ pub fn manifests(dirs: &[PathBuf]) -> Vec<PathBuf> {
 
 /// The manifest of Mesa's software driver among `manifests` (`lvp_icd*.json`).
 pub fn software(manifests: &[PathBuf]) -> Option<&PathBuf> {
-    manifests.iter().find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("lvp_icd"))
+    manifests.iter().find(|path| is_software(path))
+}
+
+fn is_software(manifest: &Path) -> bool {
+    manifest
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("lvp_icd"))
+}
+
+/// Whether Vulkan can only mean a software driver here: the environment names nothing else, or, on
+/// Linux, no graphics device has a node. Drivers for absent GPUs are often installed, so what is
+/// installed says nothing.
+pub fn software_only() -> bool {
+    if let Some(named) = named() {
+        return std::env::split_paths(&named).all(|path| is_software(&path));
+    }
+    cfg!(target_os = "linux")
+        && !has_graphics_node(Path::new("/dev/dri"))
+        && !has_graphics_node(Path::new("/dev"))
+}
+
+/// Whether a folder holds the node of a GPU: a render node, NVIDIA's, or that of WSL.
+fn has_graphics_node(dir: &Path) -> bool {
+    let is_node = |name: &str| {
+        let numbered = |prefix| {
+            name.strip_prefix(prefix)
+                .is_some_and(|rest: &str| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        name == "dxg" || numbered("renderD") || numbered("nvidia")
+    };
+    std::fs::read_dir(dir).is_ok_and(|entries| {
+        entries
+            .filter_map(std::result::Result::ok)
+            .any(|entry| is_node(&entry.file_name().to_string_lossy()))
     })
 }
 
@@ -93,5 +130,20 @@ mod tests {
             Some(&dir.path().join("lvp_icd.x86_64.json"))
         );
         assert_eq!(software(&found[1..]), None);
+    }
+
+    #[test]
+    fn a_gpu_is_known_by_its_node() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_graphics_node(&dir.path().join("missing")));
+        for name in ["card0", "nvidiactl", "null", "renderD"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert!(!has_graphics_node(dir.path()));
+        for name in ["renderD128", "nvidia0", "dxg"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            assert!(has_graphics_node(dir.path()), "{name}");
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
     }
 }

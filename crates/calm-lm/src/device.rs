@@ -36,8 +36,8 @@ pub fn open_device(given: &str) -> Result<Device> {
 }
 
 macro_rules! executor {
-    ($function:ident, $feature:literal, $kind:ident, $hint:literal) => {
-        #[cfg(feature = $feature)]
+    ($function:ident, $feature:literal, $compiled:meta, $kind:ident, $hint:literal) => {
+        #[cfg($compiled)]
         fn $function(given: &str, index: Option<usize>) -> Result<Device> {
             let found = Device::enumerate(burn::tensor::DeviceType::$kind).into_vec();
             let count = found.len();
@@ -54,7 +54,7 @@ macro_rules! executor {
                 })
         }
 
-        #[cfg(not(feature = $feature))]
+        #[cfg(not($compiled))]
         fn $function(given: &str, _index: Option<usize>) -> Result<Device> {
             Err(Error::NotCompiled {
                 given: given.to_owned(),
@@ -64,16 +64,39 @@ macro_rules! executor {
     };
 }
 
+#[cfg(feature = "vulkan")]
 executor!(
     vulkan,
     "vulkan",
+    feature = "vulkan",
     Vulkan,
     "; install a Vulkan driver (mesa-vulkan-drivers brings a software one)"
 );
-executor!(webgpu, "webgpu", WebGpu, "");
-executor!(metal, "metal", Metal, "");
-executor!(cuda, "cuda", Cuda, "; is the NVIDIA driver installed?");
-executor!(rocm, "rocm", Rocm, "; is the ROCm driver installed?");
+// The same drivers with kernels in WGSL: wgpu takes Vulkan wherever there is a driver.
+#[cfg(not(feature = "vulkan"))]
+executor!(
+    vulkan,
+    "vulkan",
+    feature = "webgpu",
+    Wgpu,
+    "; install a Vulkan driver (mesa-vulkan-drivers brings a software one)"
+);
+executor!(webgpu, "webgpu", feature = "webgpu", Wgpu, "");
+executor!(metal, "metal", feature = "metal", Metal, "");
+executor!(
+    cuda,
+    "cuda",
+    feature = "cuda",
+    Cuda,
+    "; is the NVIDIA driver installed?"
+);
+executor!(
+    rocm,
+    "rocm",
+    feature = "rocm",
+    Rocm,
+    "; is the ROCm driver installed?"
+);
 
 #[cfg(test)]
 mod tests {

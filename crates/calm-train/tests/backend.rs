@@ -1,6 +1,6 @@
 //! The debug preset on another executor: the same losses as on flex, step by step, and a complete
 //! run. Compiled with the executor's feature; CI runs it on Vulkan over Mesa's software driver.
-#![cfg(feature = "vulkan")]
+#![cfg(any(feature = "vulkan", feature = "webgpu"))]
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

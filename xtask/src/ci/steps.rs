@@ -105,7 +105,7 @@ fn doc(context: &mut Context) -> Result<Outcome> {
 
 /// The backend suite on Vulkan, over Mesa's software driver unless the environment names another.
 fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
-    let target = target_dir(&context.root, Some("vulkan"));
+    let target = target_dir(&context.root, Some("webgpu"));
     let mut command = process::cargo(&context.root);
     command.args([
         "test",
@@ -114,7 +114,9 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
         "--package",
         "calm-train",
         "--features",
-        "vulkan",
+        "webgpu",
+        "--profile",
+        "backend",
         "--test",
         "backend",
     ]);
@@ -138,7 +140,13 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
 /// check does not need and not every machine can reach.
 fn cuda_types(context: &mut Context) -> Result<Outcome> {
     let mut command = process::cargo(&context.root);
-    command.args(["check", "--package", "calm-cli", "--features", "cuda"]);
+    command.args([
+        "check",
+        "--package",
+        "calm-cli",
+        "--features",
+        "cuda,autotune",
+    ]);
     command
         .arg("--target-dir")
         .arg(target_dir(&context.root, Some("cuda")));
