@@ -3,8 +3,7 @@
 use burn::tensor::{Distribution, Tensor};
 use calm_benches::{device, nano, tokens};
 use calm_likelihood_free::energy_score;
-use calm_lm::chunk_tensor;
-use calm_nn::{RandomStream, cross_entropy};
+use calm_nn::{RandomStream, chunk_tensor, cross_entropy};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 

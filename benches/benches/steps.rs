@@ -4,8 +4,7 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use calm_benches::{device, lively, nano, tokens};
-use calm_lm::chunk_tensor;
-use calm_nn::HostDraws;
+use calm_nn::{HostDraws, chunk_tensor};
 use calm_train::{adamw, clip_by_global_norm, preset};
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use calm_nn::{Branches, KvCache, Transformer};
+use calm_nn::{Branches, CachedModel, KvCache, Transformer};
 
 use crate::ChunkCompressor;
 
@@ -26,27 +26,6 @@ impl Backbone {
         self.transformer.forward(self.compressor.forward(tokens))
     }
 
-    /// An empty cache for `batch` sequences of up to `capacity` chunks.
-    pub fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache {
-        self.transformer.cache(batch, capacity, device)
-    }
-
-    /// Hidden states of the next chunks; the first `fillers[b]` cached chunks of sequence b are
-    /// hidden (see [`Transformer::step`]).
-    ///
-    /// # Shapes
-    /// - tokens: `[batch, new, K]`
-    /// - output: `[batch, new, d]`
-    pub fn step(
-        &self,
-        tokens: Tensor<3, Int>,
-        fillers: &[usize],
-        cache: &mut KvCache,
-    ) -> Tensor<3> {
-        self.transformer
-            .step(self.compressor.forward(tokens), fillers, cache)
-    }
-
     /// Hidden states after many alternative next chunks of one cached sequence (see
     /// [`Transformer::branch`]).
     ///
@@ -64,5 +43,24 @@ impl Backbone {
         self.transformer
             .branch(x, prefix, cache, branches)
             .squeeze_dim(0)
+    }
+}
+
+impl CachedModel for Backbone {
+    fn chunk_size(&self) -> usize {
+        self.compressor.chunk_size()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.compressor.embedding.weight.dims()[0]
+    }
+
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache {
+        self.transformer.cache(batch, capacity, device)
+    }
+
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3> {
+        self.transformer
+            .step(self.compressor.forward(tokens), fillers, cache)
     }
 }

@@ -34,6 +34,12 @@ impl ChunkCompressor {
         }
     }
 
+    /// Tokens per chunk, K.
+    pub fn chunk_size(&self) -> usize {
+        let d = self.norm.gamma.dims()[0];
+        self.widen.weight.dims()[0] / d
+    }
+
     /// # Shapes
     /// - tokens: `[batch, steps, K]`
     /// - output: `[batch, steps, d]`

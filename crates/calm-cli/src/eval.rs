@@ -50,7 +50,7 @@ struct Record {
     brier: [f64; 4],
     brier_se: [f64; 4],
     unigram_brier: [f64; 4],
-    over_unigram_se: f64,
+    over_unigram_se: [f64; 4],
     brier_lm: f64,
     brier_lm_se: f64,
     window_tokens: usize,
@@ -138,13 +138,23 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The figures as a table, and the protocol under it.
 fn table(record: &Record) -> String {
-    let mut table = Table::new(["score", "model", "standard error", "unigram"]);
+    let mut table = Table::new([
+        "score",
+        "model",
+        "standard error",
+        "unigram",
+        "model - unigram, in SE",
+    ]);
     for n in 0..4 {
         table.row([
             format!("Brier-{}", n + 1),
             format!("{:.5}", record.brier[n]),
             format!("{:.5}", record.brier_se[n]),
             format!("{:.5}", record.unigram_brier[n]),
+            format!(
+                "{:+.1}",
+                (record.brier[n] - record.unigram_brier[n]) / record.over_unigram_se[n]
+            ),
         ]);
     }
     // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
@@ -152,7 +162,7 @@ fn table(record: &Record) -> String {
         0.0 => ["0".to_owned(), "n/a".to_owned()],
         value => [value, record.brier_lm_se].map(|x| format!("{x:.3}")),
     };
-    table.row(["BrierLM".to_owned(), lm, se, String::new()]);
+    table.row(["BrierLM".to_owned(), lm, se, String::new(), String::new()]);
     format!(
         "{}token accuracy of the autoencoder {:.2} %, from a drawn latent {:.2} %\n\
          {} starts in {} windows of {} tokens, {} draws, seed {}; {:.0} % of {} held out\n",

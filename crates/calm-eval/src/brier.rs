@@ -17,8 +17,9 @@ pub struct BrierReport {
     /// Brier-1..4 of the corpus's unigram distribution on the same starts: what is reached
     /// without looking at the context.
     pub unigram: [f64; MAX_N],
-    /// Standard error of Brier-1 minus the unigram's, paired by window.
-    pub over_unigram_se: f64,
+    /// Standard errors of Brier-1..4 minus the unigram's, paired by window: what the text's
+    /// difficulty adds to both drops out.
+    pub over_unigram_se: [f64; MAX_N],
     /// Windows scored.
     pub windows: usize,
 }
@@ -65,44 +66,75 @@ pub fn evaluate_rollout(
             draws: config.draws,
         });
     }
-    let total: u64 = unigram_counts.iter().sum();
-    let unigram: Vec<f64> = unigram_counts
-        .iter()
-        .map(|&c| c as f64 / total as f64)
-        .collect();
-    let mut model_scores = BrierAccumulator::default();
-    let mut unigram_scores = BrierAccumulator::default();
-    let mut differences = BrierAccumulator::default();
+    let mut scores = Scores::new(unigram_counts);
     for (i, window) in windows.iter().enumerate() {
         let mut draws = HostDraws::new(mix(config.seed, i as u64));
         let starts = rollout.roll_out(window, config.draws, &mut draws);
-        let ours: Vec<_> = starts.iter().map(brier_at).collect();
-        let floor: Vec<_> = starts
-            .iter()
-            .map(|start| unigram_brier_at(&start.target, &unigram))
-            .collect();
-        differences.add_window(
-            ours.iter()
-                .zip(&floor)
-                .map(|(a, b)| std::array::from_fn(|n| a[n] - b[n])),
-        );
-        model_scores.add_window(ours);
-        unigram_scores.add_window(floor);
+        scores.add_window(starts.iter().map(|start| (start.target, brier_at(start))));
         if !on_window(i + 1) && i + 1 < windows.len() {
             return Ok(None);
         }
     }
-    let window = windows.first().map_or(0, |w| w.len());
-    let estimate = model_scores.estimate();
-    let (Some(estimate), Some(unigram), Some(difference)) =
-        (estimate, unigram_scores.estimate(), differences.estimate())
-    else {
-        return Err(EvalError::WindowTooShort { window });
-    };
-    Ok(Some(BrierReport {
-        estimate,
-        unigram: unigram.brier,
-        over_unigram_se: difference.brier_se[0],
-        windows: windows.len(),
-    }))
+    scores.report(windows).map(Some)
+}
+
+/// Scores of a model beside those of the unigram distribution on the same starts.
+pub(crate) struct Scores {
+    unigram: Vec<f64>,
+    model: BrierAccumulator,
+    floor: BrierAccumulator,
+    differences: BrierAccumulator,
+}
+
+impl Scores {
+    pub(crate) fn new(unigram_counts: &[u64]) -> Self {
+        let total: u64 = unigram_counts.iter().sum();
+        Self {
+            unigram: unigram_counts
+                .iter()
+                .map(|&count| count as f64 / total as f64)
+                .collect(),
+            model: BrierAccumulator::default(),
+            floor: BrierAccumulator::default(),
+            differences: BrierAccumulator::default(),
+        }
+    }
+
+    /// Adds a window's starts: the text's next tokens and the model's Brier-1..4 there.
+    pub(crate) fn add_window(
+        &mut self,
+        starts: impl IntoIterator<Item = ([u32; MAX_N], [f64; MAX_N])>,
+    ) {
+        let (targets, model): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
+        let floor: Vec<_> = targets
+            .iter()
+            .map(|target| unigram_brier_at(target, &self.unigram))
+            .collect();
+        let difference = |(a, b): (&[f64; MAX_N], &[f64; MAX_N])| -> [f64; MAX_N] {
+            std::array::from_fn(|n| a[n] - b[n])
+        };
+        self.differences
+            .add_window(model.iter().zip(&floor).map(difference));
+        self.model.add_window(model);
+        self.floor.add_window(floor);
+    }
+
+    /// What came out over `windows`.
+    pub(crate) fn report(&self, windows: &[&[u32]]) -> Result<BrierReport, EvalError> {
+        let estimates = (
+            self.model.estimate(),
+            self.floor.estimate(),
+            self.differences.estimate(),
+        );
+        let (Some(estimate), Some(floor), Some(difference)) = estimates else {
+            let window = windows.first().map_or(0, |w| w.len());
+            return Err(EvalError::WindowTooShort { window });
+        };
+        Ok(BrierReport {
+            estimate,
+            unigram: floor.brier,
+            over_unigram_se: difference.brier_se,
+            windows: windows.len(),
+        })
+    }
 }

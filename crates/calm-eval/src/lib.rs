@@ -24,7 +24,9 @@
 mod brier;
 mod protocol;
 mod reconstruction;
+mod token_model;
 
 pub use brier::{BrierReport, evaluate, evaluate_rollout};
 pub use protocol::{EvalConfig, EvalError, spread};
 pub use reconstruction::{Reconstruction, reconstruct};
+pub use token_model::{TokenReport, evaluate_tokens};

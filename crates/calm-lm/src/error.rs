@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use calm_likelihood_free::SamplerError;
-use calm_nn::ConfigError;
+use calm_nn::{ConfigError, PromptError};
 use thiserror::Error;
 
 /// What can go wrong with a model, its files or its device.
@@ -66,22 +66,9 @@ pub enum Error {
         /// Fingerprint of the file.
         got: String,
     },
-    /// A prompt that leaves no room in the window.
-    #[error("the prompt has {tokens} tokens, more than the model's window of {window}; shorten it")]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        tokens: usize,
-        /// The window in tokens.
-        window: usize,
-    },
-    /// A token that the model doesn't know.
-    #[error("token id {token} is outside the vocabulary of {vocab_size}")]
-    UnknownToken {
-        /// The id.
-        token: u32,
-        /// Tokens in the vocabulary.
-        vocab_size: usize,
-    },
+    /// A prompt that can't be read.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     /// A device string that can't be read.
     #[error("unknown device '{given}'; known: {known}")]
     UnknownDevice {

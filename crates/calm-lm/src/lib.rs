@@ -33,6 +33,6 @@ pub use checkpoint::{Checkpoint, CheckpointWriter, check_tokenizer};
 pub use config::{AutoencoderSection, HeadSection, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};
-pub use generate::{GenerateOptions, Generator, Stop, chunk_tensor};
+pub use generate::{GenerateOptions, Generator};
 pub use model::{CalmModel, LanguageModel};
 pub use rollout::CalmRollout;

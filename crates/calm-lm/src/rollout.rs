@@ -2,21 +2,42 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
-use calm_nn::{Branches, ChunkDecoder, Draws, KvCache};
+use calm_nn::{Branches, CachedModel, ChunkDecoder, Draws, KvCache, chunk_tensor};
 
-use crate::{CalmModel, chunk_tensor};
+use crate::CalmModel;
 
 /// [`Rollout`] of a [`CalmModel`] without autodiff.
 #[derive(Debug)]
 pub struct CalmRollout<'a> {
     model: &'a CalmModel,
     device: &'a Device,
+    every: usize,
 }
 
 impl<'a> CalmRollout<'a> {
     /// Rolls out `model`, which lives on `device`.
     pub fn new(model: &'a CalmModel, device: &'a Device) -> Self {
-        Self { model, device }
+        let every = model.autoencoder.chunk_size();
+        Self {
+            model,
+            device,
+            every,
+        }
+    }
+
+    /// Scores only the positions that are multiples of `every` tokens: models of different K can
+    /// so be compared on the same positions.
+    ///
+    /// # Panics
+    /// Where `every` is no multiple of K.
+    pub fn every(mut self, every: usize) -> Self {
+        let k = self.model.autoencoder.chunk_size();
+        assert!(
+            every > 0 && every.is_multiple_of(k),
+            "a chunk of {k} tokens begins at no multiple of {every}"
+        );
+        self.every = every;
+        self
     }
 
     /// Latents `[n, l]` to chunks on the host.
@@ -48,37 +69,46 @@ struct Alive {
 impl Rollout for CalmRollout<'_> {
     fn roll_out(&mut self, window: &[u32], draws: usize, random: &mut dyn Draws) -> Vec<Start> {
         let k = self.model.autoencoder.chunk_size();
-        let starts = window.len().saturating_sub(MAX_N) / k;
-        if starts == 0 {
+        let last = window.len().saturating_sub(MAX_N) / self.every * (self.every / k);
+        if last == 0 {
             return Vec::new();
         }
+        // Chunks that each start has seen.
+        let prefixes: Vec<usize> = (1..=last)
+            .filter(|chunks| (chunks * k).is_multiple_of(self.every))
+            .collect();
+        let starts = prefixes.len();
         let language_model = &self.model.language_model;
-        let seen = &window[..starts * k];
-        let mut cache = language_model.backbone.cache(1, starts, self.device);
+        let seen = &window[..last * k];
+        let mut cache = language_model.backbone.cache(1, last, self.device);
         let tokens = chunk_tensor(seen, 1, k, self.device);
         let hidden = language_model
             .backbone
             .step(tokens, &[0], &mut cache)
             .squeeze_dim::<2>(0);
+        let rows: Vec<i64> = prefixes.iter().map(|&chunks| chunks as i64 - 1).collect();
+        let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), self.device);
+        let hidden = hidden.select(0, rows);
         let latent = language_model.head.sample(hidden, draws, random); // [draws, starts, l]
         let l = latent.dims()[2];
         let mut first = self
             .chunks(latent.swap_dims(0, 1).reshape([starts * draws, l]))
             .into_iter();
-        let mut result: Vec<Start> = (0..starts)
-            .map(|i| Start {
-                target: std::array::from_fn(|j| window[(i + 1) * k + j]),
+        let mut result: Vec<Start> = prefixes
+            .iter()
+            .map(|chunks| Start {
+                target: std::array::from_fn(|j| window[chunks * k + j]),
                 draws: first.by_ref().take(draws).collect(),
             })
             .collect();
 
         if k < MAX_N {
             // Attention scores of a block of starts, should all of their draws go on.
-            let per_start = draws * starts * language_model.backbone.transformer.heads();
+            let per_start = draws * last * language_model.backbone.transformer.heads();
             let block = (SCORES_AT_ONCE / per_start).max(1);
             for first in (0..starts).step_by(block) {
-                let last = starts.min(first + block);
-                self.go_on(&mut result[first..last], first, &cache, random);
+                let block = first..starts.min(first + block);
+                self.go_on(&mut result[block.clone()], &prefixes[block], &cache, random);
             }
         }
         result
@@ -89,9 +119,15 @@ impl Rollout for CalmRollout<'_> {
 const SCORES_AT_ONCE: usize = 1 << 24;
 
 impl CalmRollout<'_> {
-    /// Chunks shorter than an n-gram: goes on along every draw that is not yet alone. `starts`
-    /// begin with start `first` of the cached window.
-    fn go_on(&self, starts: &mut [Start], first: usize, cache: &KvCache, random: &mut dyn Draws) {
+    /// Chunks shorter than an n-gram: goes on along every draw that is not yet alone. Start i has
+    /// seen the first `prefixes[i]` chunks of the cached window.
+    fn go_on(
+        &self,
+        starts: &mut [Start],
+        prefixes: &[usize],
+        cache: &KvCache,
+        random: &mut dyn Draws,
+    ) {
         let k = self.model.autoencoder.chunk_size();
         let language_model = &self.model.language_model;
         let mut branches = Branches::default();
@@ -119,7 +155,7 @@ impl CalmRollout<'_> {
                 .map(|&token| token as i32)
                 .collect();
             let tokens = Tensor::from_data(TensorData::new(last, [alive.len(), k]), self.device);
-            let prefix: Vec<usize> = alive.iter().map(|a| first + a.start + 1).collect();
+            let prefix: Vec<usize> = alive.iter().map(|a| prefixes[a.start]).collect();
             let hidden = language_model
                 .backbone
                 .branch(tokens, &prefix, cache, &mut branches);

@@ -1,6 +1,6 @@
 //! The same model on another executor: values, gradients and decoding against flex. Compiled
 //! with the executor's feature; CI runs it on Vulkan over Mesa's software driver.
-#![cfg(feature = "vulkan")]
+#![cfg(any(feature = "vulkan", feature = "webgpu"))]
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -8,9 +8,11 @@ use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSection, CalmModel, GenerateOptions, Generator, HeadSection, ModelConfig,
-    chunk_tensor, open_device,
+    open_device,
 };
-use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, cross_entropy};
+use calm_nn::{
+    ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor, cross_entropy,
+};
 
 fn config() -> ModelConfig {
     ModelConfig {

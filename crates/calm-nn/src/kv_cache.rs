@@ -94,10 +94,15 @@ impl KvCache {
         self.capacity - self.len()
     }
 
+    /// Forgets everything from position `len` on and keeps the memory.
+    pub fn truncate(&mut self, len: usize) {
+        for layer in &mut self.layers {
+            layer.len = layer.len.min(len);
+        }
+    }
+
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        for layer in &mut self.layers {
-            layer.len = 0;
-        }
+        self.truncate(0);
     }
 }

@@ -21,6 +21,7 @@
 mod attention;
 mod cost;
 mod decoder;
+mod decoding;
 mod draws;
 mod error;
 mod init;
@@ -34,6 +35,7 @@ mod transformer;
 pub use attention::{AttentionMask, SelfAttention};
 pub use cost::Cost;
 pub use decoder::ChunkDecoder;
+pub use decoding::{CachedModel, Decoding, Limits, PromptError, Stop, chunk_tensor};
 pub use draws::{Draws, HostDraws, Replay};
 pub use error::ConfigError;
 pub use init::{Init, WEIGHT_STD};

@@ -173,6 +173,7 @@ fn summary() -> Summary {
         brier: [0.01554, 1.72e-3, 3.1e-4, 3.5e-5],
         brier_se: [4.2e-4, 1.1e-4, 4.5e-5, 1.9e-5],
         unigram_brier: [0.01103, 6.1e-4, 4.2e-5, 3.4e-6],
+        over_unigram_se: [3.9e-4, 1.0e-4, 4.4e-5, 1.9e-5],
         chunk_size: 2,
         parameters: 9_837_568,
         train_flops: 3.71e14,

@@ -91,10 +91,10 @@ pub(crate) fn standard_errors(difference: f64, error: f64) -> f64 {
 
 fn against_unigram(model: &ModelSummary) -> String {
     let (brier, error, unigram) = (model.brier[0], model.brier_se[0], model.unigram_brier[0]);
-    let z = standard_errors(brier - unigram, error);
+    let z = standard_errors(brier - unigram, model.over_unigram_se[0]);
     let reading = match z {
         z if z.is_nan() => {
-            "the standard error is unknown, so the difference cannot be judged".into()
+            "the standard error of the difference is unknown, so it cannot be judged".into()
         }
         z if z >= 3.0 => format!(
             "{} standard errors above it. No fixed distribution does much better than the unigram \
@@ -225,6 +225,7 @@ mod tests {
         ModelSummary {
             brier,
             brier_se,
+            over_unigram_se: brier_se,
             brier_lm,
             ..model()
         }

@@ -55,6 +55,9 @@ pub struct ModelSummary {
     /// Brier-1..4 of the corpus's unigram distribution on the same positions.
     #[serde(with = "finite::four")]
     pub unigram_brier: [f64; 4],
+    /// Standard errors of `brier - unigram_brier`, paired by window.
+    #[serde(with = "finite::four")]
+    pub over_unigram_se: [f64; 4],
     /// Tokens per step: K, and 1 for a token model.
     pub chunk_size: usize,
     /// Trained parameters, without those of the frozen autoencoder.
@@ -155,6 +158,7 @@ pub(crate) mod tests {
             brier: [0.0130, 2.1e-3, 4.0e-4, 5.7e-5],
             brier_se: [0.0004, 1.0e-4, 4.0e-5, 1.9e-5],
             unigram_brier: [0.011, 9.0e-4, 6.0e-5, 5.0e-6],
+            over_unigram_se: [0.0004, 1.0e-4, 4.0e-5, 1.9e-5],
             chunk_size: 2,
             parameters: 12_345_678,
             train_flops: 3.7e14,
@@ -233,6 +237,7 @@ pub(crate) mod tests {
             "brier",
             "brier_se",
             "unigram_brier",
+            "over_unigram_se",
             "chunk_size",
             "parameters",
             "train_flops",

@@ -71,6 +71,7 @@ pub(crate) fn finish(
             brier: e.brier,
             brier_se: e.brier_se,
             unigram_brier: report.unigram,
+            over_unigram_se: report.over_unigram_se,
             chunk_size: config.chunk_size,
             parameters: config.language_model_parameters(),
             train_flops: state.earlier_flops + state.flops,

@@ -7,8 +7,8 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use calm_data::{TokenStore, Tokenizer, Windows};
-use calm_lm::{Checkpoint, CheckpointWriter, chunk_tensor};
-use calm_nn::{Draws, HostDraws, mix};
+use calm_lm::{Checkpoint, CheckpointWriter};
+use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
 use calm_report::{EvalPoint, JsonlWriter, MetricRow, RunDir, Stage};
 
 use crate::config::{Experiment, StageConfig};

@@ -1,6 +1,7 @@
 //! Causality, and that stepping with a cache is the same as reading the whole sequence.
 
 use burn::tensor::{Device, Int, Tensor};
+use calm_nn::CachedModel;
 
 use crate::{distance, lively, small, tokens};
 

@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
 use calm_fixtures::{Fixture, FixtureError, Golden, assert_close};
+use calm_nn::CachedModel;
 
 use crate::reference;
 

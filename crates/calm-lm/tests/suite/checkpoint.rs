@@ -33,13 +33,13 @@ fn what_is_written_is_read_bit_for_bit() {
     let device = Device::flex();
     let again = checkpoint.load(&device).unwrap();
     let hidden = |m: &calm_lm::CalmModel| -> Vec<u32> {
-        let batch = calm_lm::chunk_tensor(&tokens(16, 1), 1, 2, &device);
+        let batch = calm_nn::chunk_tensor(&tokens(16, 1), 1, 2, &device);
         let h = m.language_model.backbone.forward(batch);
         h.into_data().iter::<f32>().map(f32::to_bits).collect()
     };
     assert_eq!(hidden(&model), hidden(&again));
     let posterior = |m: &calm_lm::CalmModel| -> Vec<f32> {
-        let batch = calm_lm::chunk_tensor(&tokens(16, 1), 1, 2, &device).squeeze_dim::<2>(0);
+        let batch = calm_nn::chunk_tensor(&tokens(16, 1), 1, 2, &device).squeeze_dim::<2>(0);
         m.autoencoder
             .encode(batch)
             .log_std

@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 use calm_likelihood_free::BatchSampler;
-use calm_lm::{Error, GenerateOptions, Generator, Stop};
+use calm_lm::{Error, GenerateOptions, Generator};
+use calm_nn::{PromptError, Stop};
 
 use crate::{lively, tokens};
 
@@ -131,10 +132,10 @@ fn bad_prompts_are_refused() {
     assert!(
         matches!(
             long,
-            Error::PromptTooLong {
+            Error::Prompt(PromptError::TooLong {
                 tokens: 17,
                 window: 16
-            }
+            })
         ),
         "{long}"
     );
@@ -142,10 +143,10 @@ fn bad_prompts_are_refused() {
     assert!(
         matches!(
             foreign,
-            Error::UnknownToken {
+            Error::Prompt(PromptError::UnknownToken {
                 token: 13,
                 vocab_size: 13
-            }
+            })
         ),
         "{foreign}"
     );

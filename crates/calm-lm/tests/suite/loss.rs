@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use calm_likelihood_free::{GenerativeHead, LatentTarget};
-use calm_lm::chunk_tensor;
 use calm_nn::HostDraws;
+use calm_nn::chunk_tensor;
 
 use crate::{lively, tokens};
 

@@ -76,7 +76,10 @@ fn of_summary(records: &Records) -> Vec<Card> {
     };
     let mut cards = Vec::new();
     if let Some(calm) = &summary.calm {
-        let z = standard_errors(calm.brier[0] - calm.unigram_brier[0], calm.brier_se[0]);
+        let z = standard_errors(
+            calm.brier[0] - calm.unigram_brier[0],
+            calm.over_unigram_se[0],
+        );
         cards.push(figure(
             "BrierLM",
             calm.brier_lm,

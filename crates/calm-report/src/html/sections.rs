@@ -89,7 +89,7 @@ pub(super) fn scores(records: &Records) -> String {
         row.push(significant(chance, 3));
         row.extend(calm.map(|model| {
             signed(
-                standard_errors(model.brier[i] - chance, model.brier_se[i]),
+                standard_errors(model.brier[i] - chance, model.over_unigram_se[i]),
                 1,
             )
         }));
@@ -139,7 +139,7 @@ pub(super) fn scores(records: &Records) -> String {
         "<section>\n<h2>Scores and their protocol</h2>\n<div class=\"scroll\">{}</div>\n\
          <p class=\"caption\">Value ± standard error. Brier-n scores the next n tokens as one \
          outcome; BrierLM is 100 times the geometric mean of the four, and 0 as soon as one of \
-         them is not positive. SE: the model’s own standard error.</p>\n{protocol}<h3>Size and cost</h3>\n\
+         them is not positive. SE: the standard error of the difference, paired by window.</p>\n{protocol}<h3>Size and cost</h3>\n\
          <div class=\"scroll\">{}</div>\n<p class=\"caption\">FLOP per generated token: one sample \
          a step, temperature 1. A perplexity exists only for the token model: CALM has no \
          likelihood.</p>\n</section>\n",

@@ -1,0 +1,79 @@
+//! Sizes of the token model.
+
+use burn::tensor::Device;
+use calm_nn::{ConfigError, Cost, Init, TransformerConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::TokenModel;
+
+/// Configuration of a [`TokenModel`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenModelConfig {
+    /// Tokens in the vocabulary, V, the end-of-text token included.
+    pub vocab_size: usize,
+    /// Tokens per window, in training, evaluation and generation.
+    pub window: usize,
+    /// Standard deviation of the weights at the start.
+    pub init_std: f64,
+    /// Whether the output layer is the embedding table (published baselines: no).
+    pub tied_embeddings: bool,
+    /// The decoder stack.
+    pub transformer: TransformerConfig,
+}
+
+impl TokenModelConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        ConfigError::positive("baseline.vocab_size", self.vocab_size)?;
+        let window = self.window as f64;
+        ConfigError::range("window", window, self.window >= 2, "2 or more")?;
+        let positive = self.init_std > 0.0 && self.init_std.is_finite();
+        let std = self.init_std;
+        ConfigError::range("baseline.init_std", std, positive, "greater than 0")?;
+        self.transformer.validate()
+    }
+
+    /// A model with fresh weights from `seed`, equal on every device.
+    pub fn init(&self, seed: u64, device: &Device) -> TokenModel {
+        let init = &mut Init::new(seed, device).with_std(self.init_std);
+        let (v, d) = (self.vocab_size, self.transformer.hidden_size);
+        TokenModel {
+            embedding: init.embedding(v, d),
+            transformer: self.transformer.init(init),
+            output: (!self.tied_embeddings).then(|| init.linear_no_bias(d, v)),
+        }
+    }
+
+    /// FLOPs per token of training: forward and backward, attention over `context` positions.
+    pub fn train_flops(&self, context: usize) -> f64 {
+        6.0 * self.forward_macs(context) as f64
+    }
+
+    /// FLOPs per generated token with a cache of `context` positions.
+    pub fn inference_flops(&self, context: usize) -> f64 {
+        2.0 * self.forward_macs(context) as f64
+    }
+
+    fn table(&self) -> u64 {
+        (self.vocab_size * self.transformer.hidden_size) as u64
+    }
+}
+
+impl Cost for TokenModelConfig {
+    fn parameters(&self) -> u64 {
+        let tables = if self.tied_embeddings { 1 } else { 2 };
+        tables * self.table() + self.transformer.parameters()
+    }
+
+    fn forward_macs(&self, context: usize) -> u64 {
+        self.transformer.forward_macs(context) + self.table()
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        self.transformer.cache_bytes()
+    }
+}

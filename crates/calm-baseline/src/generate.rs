@@ -1,0 +1,85 @@
+//! Plain cached decoding: one forward pass per token.
+
+use burn::tensor::{Device, Tensor};
+use calm_nn::{Decoding, Limits, PromptError, RandomStream, Stop, mix};
+
+use crate::{TokenModel, TokenSampler};
+
+/// Generates texts for a batch of prompts of any lengths, one token of each at a step.
+#[derive(Debug)]
+pub struct TokenGenerator<'a> {
+    model: &'a TokenModel,
+    decoding: Decoding<'a, TokenModel>,
+    sampler: TokenSampler,
+    /// One stream per text, so that a text does not depend on its neighbours.
+    random: Vec<RandomStream>,
+}
+
+impl<'a> TokenGenerator<'a> {
+    /// Reads the prompts (token ids; an empty one becomes end-of-text) and is ready to draw.
+    ///
+    /// # Errors
+    /// A prompt longer than the window, or a token outside the vocabulary.
+    pub fn new(
+        model: &'a TokenModel,
+        sampler: TokenSampler,
+        limits: Limits,
+        prompts: &[Vec<u32>],
+        seed: u64,
+        device: &'a Device,
+    ) -> Result<Self, PromptError> {
+        Ok(Self {
+            model,
+            decoding: Decoding::new(model, limits, prompts, device)?,
+            sampler,
+            random: (0..prompts.len())
+                .map(|row| RandomStream::new(mix(seed, row as u64)))
+                .collect(),
+        })
+    }
+
+    /// Draws the next token of every text and returns what belongs to each: nothing for those
+    /// that have ended.
+    pub fn step(&mut self) -> Vec<Vec<u32>> {
+        let logits = read_rows(self.model.logits(self.decoding.hidden()));
+        let drawn: Vec<Vec<u32>> = logits
+            .iter()
+            .zip(&mut self.random)
+            .map(|(row, random)| vec![self.sampler.draw(row, random)])
+            .collect();
+        self.decoding.push(&drawn)
+    }
+
+    /// Whether every text has ended.
+    pub fn is_done(&self) -> bool {
+        self.decoding.is_done()
+    }
+
+    /// Forward passes after the prompts, so far.
+    pub fn steps(&self) -> usize {
+        self.decoding.steps()
+    }
+
+    /// Why text `row` ended, if it has.
+    pub fn stop(&self, row: usize) -> Option<Stop> {
+        self.decoding.stop(row)
+    }
+
+    /// Runs to the end and returns the new tokens of every text.
+    pub fn run(mut self) -> Vec<Vec<u32>> {
+        let mut texts = vec![Vec::new(); self.decoding.batch()];
+        while !self.is_done() {
+            for (text, fresh) in texts.iter_mut().zip(self.step()) {
+                text.extend(fresh);
+            }
+        }
+        texts
+    }
+}
+
+/// A matrix on the host, row by row.
+pub(crate) fn read_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, width] = matrix.dims();
+    let values: Vec<f32> = matrix.into_data().iter::<f32>().collect();
+    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
+}

@@ -1,0 +1,74 @@
+//! Tokens in, scores of the next token out.
+
+use burn::module::Module;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Int, Tensor};
+use calm_nn::{CachedModel, KvCache, Transformer, cross_entropy};
+
+/// A LLaMA-style token language model on the blocks that the CALM backbone uses.
+#[derive(Module, Debug)]
+pub struct TokenModel {
+    /// Token table `[V, d]`.
+    pub embedding: Embedding,
+    /// The decoder stack.
+    pub transformer: Transformer,
+    /// Output layer `[d, V]`; where it is missing the embedding table serves.
+    pub output: Option<Linear>,
+}
+
+impl TokenModel {
+    /// Hidden states of whole windows.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, window]`
+    /// - output: `[batch, window, d]`; position i sees tokens 0..=i
+    pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.transformer.forward(self.embedding.forward(tokens))
+    }
+
+    /// Scores of the next token.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, d]`
+    /// - output: `[rows, V]`
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.output {
+            Some(output) => output.forward(hidden),
+            None => hidden.matmul(self.embedding.weight.val().transpose()),
+        }
+    }
+
+    /// Mean cross-entropy, in nats, of every token of the windows but the first.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, window]`
+    /// - output: `[1]`
+    pub fn loss(&self, tokens: Tensor<2, Int>) -> Tensor<1> {
+        let [batch, window] = tokens.dims();
+        let rows = batch * (window - 1);
+        // The last token of a window is a target only.
+        let hidden = self.hidden(tokens.clone().narrow(1, 0, window - 1));
+        let d = hidden.dims()[2];
+        let targets = tokens.narrow(1, 1, window - 1).reshape([rows]);
+        cross_entropy(self.logits(hidden.reshape([rows, d])), targets)
+    }
+}
+
+impl CachedModel for TokenModel {
+    fn chunk_size(&self) -> usize {
+        1
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.embedding.weight.dims()[0]
+    }
+
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache {
+        self.transformer.cache(batch, capacity, device)
+    }
+
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3> {
+        let x = self.embedding.forward(tokens.squeeze_dim::<2>(2));
+        self.transformer.step(x, fillers, cache)
+    }
+}

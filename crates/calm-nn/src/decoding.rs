@@ -1,0 +1,287 @@
+//! Cached decoding of a batch of texts: what the CALM and the token model have in common.
+
+use std::collections::VecDeque;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use thiserror::Error;
+
+use crate::KvCache;
+
+/// A causal model that reads chunks of K tokens through a cache; K is 1 for a token model.
+pub trait CachedModel {
+    /// Tokens per step, K.
+    fn chunk_size(&self) -> usize;
+
+    /// Tokens in the vocabulary, V.
+    fn vocab_size(&self) -> usize;
+
+    /// An empty cache for `batch` sequences of up to `capacity` steps.
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache;
+
+    /// Hidden states of the next steps; the first `fillers[b]` cached steps of sequence b are
+    /// hidden (see [`Transformer::step`](crate::Transformer::step)).
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, new, K]`
+    /// - output: `[batch, new, d]`
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3>;
+}
+
+/// Token ids as `[batch, steps, K]`.
+///
+/// # Panics
+/// Where the tokens don't divide into `batch * K`.
+pub fn chunk_tensor(tokens: &[u32], batch: usize, k: usize, device: &Device) -> Tensor<3, Int> {
+    let steps = tokens.len() / (batch * k);
+    let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [batch, steps, k]), device)
+}
+
+/// A prompt that can't be read.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum PromptError {
+    /// A prompt longer than the window.
+    #[error("the prompt has {tokens} tokens, more than the model's window of {window}; shorten it")]
+    TooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The window in tokens.
+        window: usize,
+    },
+    /// A token that the model doesn't know.
+    #[error("token id {token} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// Tokens in the vocabulary.
+        vocab_size: usize,
+    },
+}
+
+impl PromptError {
+    /// Checks a prompt's length and ids.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn check(prompt: &[u32], window: usize, vocab_size: usize) -> Result<(), Self> {
+        if prompt.len() > window {
+            let tokens = prompt.len();
+            return Err(Self::TooLong { tokens, window });
+        }
+        let outside = |&&token: &&u32| token as usize >= vocab_size;
+        match prompt.iter().find(outside) {
+            Some(&token) => Err(Self::UnknownToken { token, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The model drew end-of-text.
+    EndOfText,
+    /// The limit of tokens was reached.
+    Limit,
+}
+
+/// What bounds a decoding.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Tokens of context, a multiple of K.
+    pub window: usize,
+    /// Tokens to generate at most, per prompt.
+    pub max_tokens: usize,
+    /// The token that ends a text, and that fills the front of a prompt up to a whole chunk.
+    pub end_of_text: u32,
+}
+
+/// The contexts of a batch of texts and the cache over them.
+///
+/// The caller draws the next chunk of every text from [`Decoding::hidden`] and hands it to
+/// [`Decoding::push`]. A prompt is filled at the *front* with end-of-text until it ends on a chunk
+/// boundary; documents begin anywhere in a chunk in training, so the model has seen this. Shorter
+/// prompts of a batch get whole filler chunks in front, which are masked. When the window is full,
+/// the context is rebuilt from its last half.
+#[derive(Debug)]
+pub struct Decoding<'a, M> {
+    model: &'a M,
+    device: &'a Device,
+    limits: Limits,
+    cache: KvCache,
+    fillers: Vec<usize>,
+    hidden: Tensor<2>,
+    rows: Vec<Row>,
+    steps: usize,
+}
+
+#[derive(Debug)]
+struct Row {
+    /// The chunks of the context, oldest first.
+    context: VecDeque<Vec<u32>>,
+    generated: usize,
+    stop: Option<Stop>,
+}
+
+impl<'a, M: CachedModel> Decoding<'a, M> {
+    /// Reads the prompts (token ids; an empty one is allowed) and is ready for the first draw.
+    ///
+    /// # Errors
+    /// A prompt longer than the window, or a token outside the vocabulary.
+    ///
+    /// # Panics
+    /// Without a prompt.
+    pub fn new(
+        model: &'a M,
+        limits: Limits,
+        prompts: &[Vec<u32>],
+        device: &'a Device,
+    ) -> Result<Self, PromptError> {
+        assert!(!prompts.is_empty(), "a decoding needs at least one prompt");
+        let k = model.chunk_size();
+        let mut rows = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            PromptError::check(prompt, limits.window, model.vocab_size())?;
+            let front = match prompt.len() % k {
+                0 if prompt.is_empty() => k,
+                0 => 0,
+                rest => k - rest,
+            };
+            let filled: Vec<u32> = std::iter::repeat_n(limits.end_of_text, front)
+                .chain(prompt.iter().copied())
+                .collect();
+            rows.push(Row {
+                context: filled.chunks_exact(k).map(<[u32]>::to_vec).collect(),
+                generated: 0,
+                stop: None,
+            });
+        }
+        let mut cache = model.cache(rows.len(), limits.window / k, device);
+        let (fillers, hidden) = prefill(model, limits, &mut rows, &mut cache, device);
+        Ok(Self {
+            model,
+            device,
+            limits,
+            cache,
+            fillers,
+            hidden,
+            rows,
+            steps: 0,
+        })
+    }
+
+    /// Hidden state from which the next chunk of every text is drawn, `[batch, d]`.
+    pub fn hidden(&self) -> Tensor<2> {
+        self.hidden.clone()
+    }
+
+    /// Appends one chunk to every text, reads it, and returns the tokens that belong to each:
+    /// none for those that have ended, and nothing from end-of-text on.
+    pub fn push(&mut self, chunks: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        self.steps += 1;
+        let limits = self.limits;
+        let fresh = self
+            .rows
+            .iter_mut()
+            .zip(chunks)
+            .map(|(row, chunk)| row.accept(chunk, &limits))
+            .collect();
+        if !self.is_done() {
+            self.advance(chunks);
+        }
+        fresh
+    }
+
+    /// Whether every text has ended.
+    pub fn is_done(&self) -> bool {
+        self.rows.iter().all(|row| row.stop.is_some())
+    }
+
+    /// Autoregressive steps taken so far.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Why text `row` ended, if it has.
+    pub fn stop(&self, row: usize) -> Option<Stop> {
+        self.rows[row].stop
+    }
+
+    /// Texts in the batch.
+    pub fn batch(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn advance(&mut self, chunks: &[Vec<u32>]) {
+        for (row, chunk) in self.rows.iter_mut().zip(chunks) {
+            row.context.push_back(chunk.clone());
+        }
+        if self.cache.room() == 0 {
+            let (rows, cache) = (&mut self.rows, &mut self.cache);
+            (self.fillers, self.hidden) =
+                prefill(self.model, self.limits, rows, cache, self.device);
+            return;
+        }
+        let k = self.model.chunk_size();
+        let tokens = chunk_tensor(&chunks.concat(), self.rows.len(), k, self.device);
+        self.hidden = last(self.model.step(tokens, &self.fillers, &mut self.cache));
+    }
+}
+
+/// Builds the cache from the contexts, cut to their last half when the window is full. Returns
+/// the filler chunks of every row and the hidden states of the last chunks.
+fn prefill<M: CachedModel>(
+    model: &M,
+    limits: Limits,
+    rows: &mut [Row],
+    cache: &mut KvCache,
+    device: &Device,
+) -> (Vec<usize>, Tensor<2>) {
+    cache.clear();
+    let capacity = cache.room();
+    let longest = |rows: &[Row]| rows.iter().map(|row| row.context.len()).max().unwrap_or(0);
+    if longest(rows) > capacity {
+        let keep = (capacity / 2).max(1);
+        for row in &mut *rows {
+            let surplus = row.context.len().saturating_sub(keep);
+            row.context.drain(..surplus);
+        }
+    }
+    let (longest, k) = (longest(rows), model.chunk_size());
+    let fillers: Vec<usize> = rows.iter().map(|row| longest - row.context.len()).collect();
+    let mut tokens = Vec::with_capacity(rows.len() * longest * k);
+    for (row, &fillers) in rows.iter().zip(&fillers) {
+        tokens.extend(std::iter::repeat_n(limits.end_of_text, fillers * k));
+        tokens.extend(row.context.iter().flatten());
+    }
+    let tokens = chunk_tensor(&tokens, rows.len(), k, device);
+    let hidden = last(model.step(tokens, &fillers, cache));
+    (fillers, hidden)
+}
+
+/// `[batch, steps, d]` to the last step's `[batch, d]`.
+fn last(hidden: Tensor<3>) -> Tensor<2> {
+    let [_, steps, _] = hidden.dims();
+    hidden.narrow(1, steps - 1, 1).squeeze_dim(1)
+}
+
+impl Row {
+    /// The tokens of `chunk` that belong to the text.
+    fn accept(&mut self, chunk: &[u32], limits: &Limits) -> Vec<u32> {
+        if self.stop.is_some() {
+            return Vec::new();
+        }
+        let mut fresh = chunk.to_vec();
+        if let Some(end) = fresh.iter().position(|&token| token == limits.end_of_text) {
+            fresh.truncate(end);
+            self.stop = Some(Stop::EndOfText);
+        }
+        let room = limits.max_tokens - self.generated;
+        if fresh.len() >= room {
+            fresh.truncate(room);
+            self.stop = Some(Stop::Limit);
+        }
+        self.generated += fresh.len();
+        fresh
+    }
+}
