@@ -15,6 +15,8 @@ pub enum CliError {
     #[error(transparent)]
     Record(#[from] calm_report::Error),
     #[error(transparent)]
+    Sampling(#[from] calm_baseline::SamplingError),
+    #[error(transparent)]
     Eval(#[from] calm_eval::EvalError),
     #[error("{0}")]
     Usage(String),

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use calm_lm::Checkpoint;
+use calm_data::Tokenizer;
+use calm_lm::{BaselineCheckpoint, Checkpoint, Kind, checkpoint_kind};
 use calm_report::RunDir;
 use clap::Args;
 
@@ -10,25 +11,59 @@ use crate::error::Result;
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub struct ModelArgs {
+pub struct Place {
     /// A run directory; its newest language-model checkpoint is used.
     #[arg(long, value_name = "DIR")]
-    pub run: Option<PathBuf>,
+    run: Option<PathBuf>,
     /// A checkpoint directory.
     #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    model: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ModelArgs {
+    #[command(flatten)]
+    place: Place,
+    /// The run's token baseline instead of its CALM.
+    #[arg(long, requires = "run")]
+    baseline: bool,
+}
+
+/// A checkpoint of either kind.
+pub enum AnyCheckpoint {
+    Calm(Checkpoint),
+    Baseline(BaselineCheckpoint),
+}
+
+impl AnyCheckpoint {
+    pub fn tokenizer(&self) -> &Tokenizer {
+        match self {
+            Self::Calm(checkpoint) => checkpoint.tokenizer(),
+            Self::Baseline(checkpoint) => checkpoint.tokenizer(),
+        }
+    }
 }
 
 impl ModelArgs {
     /// Opens the checkpoint, and the run where one was given.
-    pub fn open(&self) -> Result<(Checkpoint, Option<RunDir>)> {
-        match (&self.run, &self.model) {
+    pub fn open(&self) -> Result<(AnyCheckpoint, Option<RunDir>)> {
+        match (&self.place.run, &self.place.model) {
             (Some(run), _) => {
                 let run = RunDir::open(run)?;
-                let checkpoint = calm_train::language_model_checkpoint(&run)?;
+                let checkpoint = if self.baseline {
+                    AnyCheckpoint::Baseline(calm_train::baseline_checkpoint(&run)?)
+                } else {
+                    AnyCheckpoint::Calm(calm_train::language_model_checkpoint(&run)?)
+                };
                 Ok((checkpoint, Some(run)))
             }
-            (None, Some(model)) => Ok((Checkpoint::open(model)?, None)),
+            (None, Some(model)) => {
+                let checkpoint = match checkpoint_kind(model)? {
+                    Kind::Calm => AnyCheckpoint::Calm(Checkpoint::open(model)?),
+                    Kind::TokenModel => AnyCheckpoint::Baseline(BaselineCheckpoint::open(model)?),
+                };
+                Ok((checkpoint, None))
+            }
             (None, None) => unreachable!("clap requires one of them"),
         }
     }

@@ -46,6 +46,8 @@ enum StageArg {
     Autoencoder,
     /// The language model on the run's autoencoder (with --resume).
     Lm,
+    /// The token baseline; with --resume beside the CALM that the run holds.
+    Baseline,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -53,6 +55,7 @@ pub fn run(args: Args) -> Result<()> {
         StageArg::All => Stages::All,
         StageArg::Autoencoder => Stages::Autoencoder,
         StageArg::Lm => Stages::Lm,
+        StageArg::Baseline => Stages::Baseline,
     };
     let mut set = args.set.clone();
     if !args.corpus.is_empty() {
@@ -98,8 +101,10 @@ pub fn run(args: Args) -> Result<()> {
         if args.device != "flex" {
             again.push_str(&format!(" --device {}", args.device));
         }
-        if stages == Stages::Autoencoder {
-            again.push_str(" --stage autoencoder");
+        match stages {
+            Stages::Autoencoder => again.push_str(" --stage autoencoder"),
+            Stages::Baseline => again.push_str(" --stage baseline"),
+            Stages::All | Stages::Lm => {}
         }
         return Err(CliError::Interrupted(format!(
             "stopped; the state is saved: go on with `{again}`"
@@ -124,20 +129,25 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
         );
         add("autoencoder token accuracy", accuracy);
     }
-    if let Some(c) = &summary.calm {
+    let calm = summary.calm.as_ref().map(|calm| ("CALM", calm));
+    let baseline = summary.baseline.as_ref().map(|b| ("baseline", &b.model));
+    for (name, scores) in calm.into_iter().chain(baseline) {
         for n in 0..4 {
             let value = format!(
                 "{:.5} ± {:.5} (unigram {:.5})",
-                c.brier[n], c.brier_se[n], c.unigram_brier[n]
+                scores.brier[n], scores.brier_se[n], scores.unigram_brier[n]
             );
-            add(&format!("Brier-{}", n + 1), value);
+            add(&format!("{name} Brier-{}", n + 1), value);
         }
         // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
-        let lm = match c.brier_lm {
+        let lm = match scores.brier_lm {
             0.0 => "0 (a Brier-n is not positive)".to_owned(),
-            value => format!("{value:.3} ± {:.3}", c.brier_lm_se),
+            value => format!("{value:.3} ± {:.3}", scores.brier_lm_se),
         };
-        add("BrierLM", lm);
+        add(&format!("{name} BrierLM"), lm);
+    }
+    if let Some(baseline) = &summary.baseline {
+        add("baseline perplexity", format!("{:.1}", baseline.perplexity));
     }
     if let Some(p) = &summary.protocol {
         let protocol = format!(

@@ -6,6 +6,8 @@ use calm_likelihood_free::SamplerError;
 use calm_nn::{ConfigError, PromptError};
 use thiserror::Error;
 
+use crate::Kind;
+
 /// What can go wrong with a model, its files or its device.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -44,6 +46,16 @@ pub enum Error {
         path: PathBuf,
         /// What differs.
         detail: String,
+    },
+    /// A checkpoint of another kind of model.
+    #[error("{}: this checkpoint holds {got}, not {expected}", path.display())]
+    WrongKind {
+        /// The directory.
+        path: PathBuf,
+        /// What was to be loaded.
+        expected: Kind,
+        /// What it holds.
+        got: Kind,
     },
     /// Weights that don't fit the configuration beside them.
     #[error("{}: weights don't fit the configuration: {detail}", path.display())]

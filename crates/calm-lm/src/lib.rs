@@ -29,7 +29,10 @@ mod generate;
 mod model;
 mod rollout;
 
-pub use checkpoint::{Checkpoint, CheckpointWriter, check_tokenizer};
+pub use checkpoint::{
+    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter, Kind,
+    check_tokenizer, checkpoint_kind,
+};
 pub use config::{AutoencoderSection, HeadSection, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};

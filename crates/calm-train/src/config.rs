@@ -1,10 +1,11 @@
 //! The experiment: everything that a run depends on, as one TOML file.
 
+use calm_baseline::TokenModelConfig;
 use calm_data::{BadLinePolicy, Split};
 use calm_eval::EvalConfig;
 use calm_likelihood_free::BatchSampler;
 use calm_lm::ModelConfig;
-use calm_nn::ConfigError;
+use calm_nn::{ConfigError, TransformerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -27,6 +28,8 @@ pub struct Experiment {
     pub autoencoder: StageConfig,
     /// The language-model stage.
     pub lm: StageConfig,
+    /// The token model that the CALM is compared with, and its stage.
+    pub baseline: BaselineConfig,
     /// Evaluation at the end of a run.
     pub eval: EvalConfig,
     /// Evaluation on the way, for the curves.
@@ -35,6 +38,22 @@ pub struct Experiment {
     pub samples: SamplesConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+}
+
+/// The token baseline: text, vocabulary, window and optimizer are the CALM's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineConfig {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Standard deviation of the weights at the start.
+    pub init_std: f64,
+    /// Whether the output layer is the embedding table.
+    pub tied_embeddings: bool,
+    /// The decoder stack.
+    pub transformer: TransformerConfig,
+    /// The stage.
+    pub training: StageConfig,
 }
 
 /// The text.
@@ -150,18 +169,31 @@ pub struct CheckpointConfig {
 }
 
 impl Experiment {
+    /// The whole configuration of the token baseline.
+    pub fn token_model(&self) -> TokenModelConfig {
+        TokenModelConfig {
+            vocab_size: self.model.vocab_size,
+            window: self.model.window,
+            init_std: self.baseline.init_std,
+            tied_embeddings: self.baseline.tied_embeddings,
+            transformer: self.baseline.transformer.clone(),
+        }
+    }
+
     /// Checks everything that can be checked before work begins.
     ///
     /// # Errors
     /// Names the field and what it must be.
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
+        self.token_model().validate()?;
         let inside = self.data.heldout_fraction > 0.0 && self.data.heldout_fraction < 1.0;
         let fraction = self.data.heldout_fraction;
         ConfigError::range("data.heldout_fraction", fraction, inside, "0 < share < 1")?;
         for (field, value) in [
             ("optim.lr", self.optim.lr),
             ("optim.autoencoder_lr", self.optim.autoencoder_lr),
+            ("baseline.lr", self.baseline.lr),
             ("optim.epsilon", self.optim.epsilon),
             ("optim.clip_norm", self.optim.clip_norm),
         ] {
@@ -176,7 +208,7 @@ impl Experiment {
         }
         let decay = self.optim.weight_decay;
         ConfigError::range("optim.weight_decay", decay, decay >= 0.0, "0 or more")?;
-        for stage in [&self.autoencoder, &self.lm] {
+        for stage in [&self.autoencoder, &self.lm, &self.baseline.training] {
             ConfigError::positive("batch_windows", stage.batch_windows)?;
             ConfigError::positive("accumulate", stage.accumulate)?;
             ConfigError::positive("steps", stage.steps as usize)?;

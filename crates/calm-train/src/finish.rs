@@ -1,149 +1,207 @@
-//! The end of a run: final evaluation, sample texts, summary.
+//! The end of a run: final evaluation and summary.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use calm_autoencoder::ChunkAutoencoder;
-use calm_eval::{evaluate, reconstruct, spread};
-use calm_likelihood_free::BatchSampler;
-use calm_lm::{CalmModel, GenerateOptions, Generator, LanguageModel};
+use calm_baseline::TokenModel;
+use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_lm::CalmModel;
+use calm_nn::Cost;
 use calm_report::{
-    AutoencoderSummary, ModelSummary, Protocol, RunInfo, SCHEMA, SampleText, Summary,
+    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary,
 };
 
-use crate::config::SamplesConfig;
 use crate::event::{Event, Observer};
+use crate::samples::{write_baseline_samples, write_samples};
 use crate::state::TrainState;
 use crate::step_loop::Run;
 use crate::{Result, machine};
 
+/// What a run has trained, without autodiff, and the state of its last stage.
+pub(crate) enum Trained {
+    Autoencoder(ChunkAutoencoder, TrainState),
+    Calm(Box<CalmModel>, TrainState),
+    Baseline(TokenModel, TrainState),
+}
+
 /// Evaluates what was trained, writes the samples and makes the summary; `None` where the run was
 /// interrupted meanwhile (everything trained is saved already).
+///
+/// What earlier calls trained in this directory, on `other_tokens`, stays in the summary.
 pub(crate) fn finish(
-    autoencoder: ChunkAutoencoder,
-    language_model: Option<LanguageModel>,
-    state: &TrainState,
-    unigram_counts: &[u64],
+    trained: Trained,
+    other_tokens: u64,
     info: &RunInfo,
     run: &Run<'_>,
     observe: Observer<'_>,
 ) -> Result<Option<Summary>> {
-    let experiment = run.experiment;
-    let window = experiment.model.window;
-    let heldout = run.store.heldout();
-    let stopped = || run.interrupt.load(Ordering::SeqCst);
-    let windows = spread(heldout, window, experiment.eval.windows)?;
-    let rebuilt = reconstruct(&autoencoder, &windows, experiment.eval.seed, run.device);
-    let mut calm = None;
-    // What the autoencoder's accuracies were measured on; replaced where a model was scored.
-    let mut protocol = Protocol {
+    let path = run.directory.summary();
+    let before = if path.is_file() {
+        Some(Summary::load(&path)?)
+    } else {
+        None
+    };
+    let (Trained::Autoencoder(_, state) | Trained::Calm(_, state) | Trained::Baseline(_, state)) =
+        &trained;
+    let peak = machine::peak_rss_bytes().max(state.peak_rss_bytes);
+    let mut summary = Summary {
+        schema: SCHEMA,
+        preset: run.experiment.preset.clone(),
+        device: info.device.clone(),
+        tokens_seen: state.earlier_tokens + state.tokens + other_tokens,
+        wall_seconds: run.wall_seconds(),
+        peak_rss_bytes: before.as_ref().and_then(|b| b.peak_rss_bytes).max(peak),
+        autoencoder: None,
+        calm: None,
+        baseline: None,
+        protocol: None,
+    };
+    let scored = match &trained {
+        Trained::Autoencoder(autoencoder, _) => reconstruction(autoencoder, &mut summary, run)?,
+        Trained::Calm(calm, state) => {
+            reconstruction(&calm.autoencoder, &mut summary, run)?
+                && score_calm(calm, state, &mut summary, run, observe)?
+                && write_samples(calm, run, observe)?
+        }
+        Trained::Baseline(model, state) => {
+            score_baseline(model, state, &mut summary, run, observe)?
+                && write_baseline_samples(model, run, observe)?
+        }
+    };
+    if !scored {
+        return Ok(None);
+    }
+    if let Some(before) = before {
+        summary.autoencoder = summary.autoencoder.or(before.autoencoder);
+        summary.calm = summary.calm.or(before.calm);
+        summary.baseline = summary.baseline.or(before.baseline);
+    }
+    Ok(Some(summary))
+}
+
+/// Share of held-out tokens that come back from the autoencoder; never stops early.
+fn reconstruction(
+    autoencoder: &ChunkAutoencoder,
+    summary: &mut Summary,
+    run: &Run<'_>,
+) -> Result<bool> {
+    let (window, eval) = (run.experiment.model.window, &run.experiment.eval);
+    let windows = spread(run.store.heldout(), window, eval.windows)?;
+    let rebuilt = reconstruct(autoencoder, &windows, eval.seed, run.device);
+    summary.autoencoder = Some(AutoencoderSummary {
+        token_accuracy: rebuilt.token_accuracy,
+        noisy_token_accuracy: rebuilt.noisy_token_accuracy,
+        heldout_tokens: rebuilt.tokens,
+    });
+    // What the accuracies were measured on; replaced where a model is scored.
+    summary.protocol = Some(Protocol {
         window_tokens: window,
         positions: rebuilt.tokens,
         draws: 1,
-        seed: experiment.eval.seed,
-    };
-    if let Some(language_model) = language_model {
-        let model = CalmModel {
-            autoencoder,
-            language_model,
-        };
-        let of = windows.len();
-        let report = evaluate(
-            &model,
-            heldout,
-            window,
-            unigram_counts,
-            &experiment.eval,
-            run.device,
-            &mut |done| {
-                observe(Event::Scoring { done, of });
-                !stopped()
-            },
-        )?;
-        let Some(report) = report else {
-            return Ok(None);
-        };
-        let e = &report.estimate;
-        let config = &experiment.model;
-        calm = Some(ModelSummary {
-            brier_lm: e.brier_lm,
-            brier_lm_se: e.brier_lm_se,
-            brier: e.brier,
-            brier_se: e.brier_se,
-            unigram_brier: report.unigram,
-            over_unigram_se: report.over_unigram_se,
-            chunk_size: config.chunk_size,
-            parameters: config.language_model_parameters(),
-            train_flops: state.earlier_flops + state.flops,
-            infer_flops_per_token: config.inference_flops(config.steps()),
-        });
-        protocol = Protocol {
-            window_tokens: window,
-            positions: e.positions,
-            draws: experiment.eval.draws,
-            seed: experiment.eval.seed,
-        };
-        if !write_samples(&model, run, observe)? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(Summary {
-        schema: SCHEMA,
-        preset: experiment.preset.clone(),
-        device: info.device.clone(),
-        tokens_seen: state.earlier_tokens + state.tokens,
-        wall_seconds: run.wall_seconds(),
-        peak_rss_bytes: machine::peak_rss_bytes().max(state.peak_rss_bytes),
-        autoencoder: Some(AutoencoderSummary {
-            token_accuracy: rebuilt.token_accuracy,
-            noisy_token_accuracy: rebuilt.noisy_token_accuracy,
-            heldout_tokens: rebuilt.tokens,
-        }),
-        calm,
-        baseline: None,
-        protocol: Some(protocol),
-    }))
+        seed: eval.seed,
+    });
+    Ok(true)
 }
 
-/// One text for every prompt and temperature, each in a file of its own; false where the run was
-/// interrupted.
-fn write_samples(model: &CalmModel, run: &Run<'_>, observe: Observer<'_>) -> Result<bool> {
-    let (experiment, tokenizer, device) = (run.experiment, run.tokenizer, run.device);
-    let SamplesConfig {
-        prompts,
-        temperatures,
-        tokens,
-        pool,
-    } = &experiment.samples;
-    for (t, &temperature) in temperatures.iter().enumerate() {
-        let sampler = BatchSampler::new(temperature, *pool).map_err(calm_lm::Error::from)?;
-        for (p, prompt) in prompts.iter().enumerate() {
-            if run.interrupt.load(Ordering::SeqCst) {
-                return Ok(false);
-            }
-            let begun = Instant::now();
-            let options = GenerateOptions {
-                sampler,
-                max_tokens: *tokens,
-                end_of_text: tokenizer.end_of_text(),
-                seed: experiment.seed,
-            };
-            let ids = [tokenizer.encode(prompt)?];
-            let generator = Generator::new(model, &experiment.model, &ids, options, device)?;
-            let generated = generator.run().remove(0);
-            let sample = SampleText {
-                temperature: sampler.temperature(),
-                sampler: (sampler.power() > 1)
-                    .then(|| format!("batch of {} draws per chunk", sampler.pool())),
-                prompt: prompt.clone(),
-                text: tokenizer.decode(&generated)?,
-                tokens: generated.len() as u64,
-                seed: experiment.seed,
-                seconds: Some(begun.elapsed().as_secs_f64()),
-            };
-            sample.save(&run.directory.samples().join(format!("{t}-{p}.json")))?;
-            observe(Event::Sampled(&sample));
+/// The CALM's scores; false where the run was interrupted.
+fn score_calm(
+    calm: &CalmModel,
+    state: &TrainState,
+    summary: &mut Summary,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let (config, eval) = (&run.experiment.model, &run.experiment.eval);
+    let report = evaluate(
+        calm,
+        run.store.heldout(),
+        config.window,
+        run.unigram,
+        eval,
+        run.device,
+        &mut |done| run.go_on_scoring(done, observe),
+    )?;
+    let Some(report) = report else {
+        return Ok(false);
+    };
+    summary.protocol = Some(run.protocol(&report));
+    summary.calm = Some(ModelSummary {
+        chunk_size: config.chunk_size,
+        parameters: config.language_model_parameters(),
+        train_flops: state.earlier_flops + state.flops,
+        infer_flops_per_token: config.inference_flops(config.steps()),
+        ..scores(&report)
+    });
+    Ok(true)
+}
+
+/// The token baseline's scores at the CALM's positions; false where the run was interrupted.
+fn score_baseline(
+    model: &TokenModel,
+    state: &TrainState,
+    summary: &mut Summary,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let config = run.experiment.token_model();
+    let report = evaluate_tokens(
+        model,
+        run.store.heldout(),
+        config.window,
+        run.experiment.model.chunk_size,
+        run.unigram,
+        &run.experiment.eval,
+        run.device,
+        &mut |done| run.go_on_scoring(done, observe),
+    )?;
+    let Some(report) = report else {
+        return Ok(false);
+    };
+    summary.protocol = Some(run.protocol(&report.aligned));
+    summary.baseline = Some(BaselineSummary {
+        model: ModelSummary {
+            chunk_size: 1,
+            parameters: config.parameters(),
+            train_flops: state.flops,
+            infer_flops_per_token: config.inference_flops(config.window),
+            ..scores(&report.aligned)
+        },
+        perplexity: report.perplexity(),
+    });
+    Ok(true)
+}
+
+/// The scores of a report, with costs of 0.
+fn scores(report: &BrierReport) -> ModelSummary {
+    let e = &report.estimate;
+    ModelSummary {
+        brier_lm: e.brier_lm,
+        brier_lm_se: e.brier_lm_se,
+        brier: e.brier,
+        brier_se: e.brier_se,
+        unigram_brier: report.unigram,
+        over_unigram_se: report.over_unigram_se,
+        chunk_size: 0,
+        parameters: 0,
+        train_flops: 0.0,
+        infer_flops_per_token: 0.0,
+    }
+}
+
+impl Run<'_> {
+    /// Tells how far the final evaluation is and says whether to go on.
+    fn go_on_scoring(&self, done: usize, observe: Observer<'_>) -> bool {
+        let of = self.experiment.eval.windows;
+        observe(Event::Scoring { done, of });
+        !self.interrupt.load(Ordering::SeqCst)
+    }
+
+    fn protocol(&self, report: &BrierReport) -> Protocol {
+        Protocol {
+            window_tokens: self.experiment.model.window,
+            positions: report.estimate.positions,
+            draws: self.experiment.eval.draws,
+            seed: self.experiment.eval.seed,
         }
     }
-    Ok(true)
 }

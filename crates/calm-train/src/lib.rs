@@ -23,20 +23,23 @@ pub mod data;
 mod error;
 mod event;
 mod finish;
+mod found;
 mod machine;
 mod optimizer;
 pub mod preset;
 mod run;
+mod samples;
 mod state;
 mod step_loop;
 mod tasks;
 
 pub use config::{
-    CheckpointConfig, DataConfig, Experiment, OptimConfig, SamplesConfig, StageConfig,
+    BaselineConfig, CheckpointConfig, DataConfig, Experiment, OptimConfig, SamplesConfig,
+    StageConfig,
 };
 pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
 pub use optimizer::{adamw, clip_by_global_norm};
 pub use run::{Options, RunEnd, Stages, resume, train};
-pub use state::{TrainState, language_model_checkpoint};
+pub use state::{TrainState, baseline_checkpoint, language_model_checkpoint};

@@ -6,17 +6,17 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
-use calm_lm::{Checkpoint, LanguageModel, check_tokenizer};
-use calm_report::{
-    JsonlWriter, MetricRow, RunDir, RunInfo, Stage, truncate_after, write_atomic, write_report,
-};
+use calm_lm::CalmModel;
+use calm_nn::mix;
+use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
 
 use crate::config::Experiment;
 use crate::event::{Event, Observer};
-use crate::finish::finish;
-use crate::state::{STATE, TrainState, latest};
+use crate::finish::{Trained, finish};
+use crate::found::{Found, cut_records};
+use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
-use crate::tasks::{AutoencoderTask, Judge, LanguageModelTask};
+use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask};
 use crate::{Error, Result, data, machine, preset};
 
 /// Which stages to train.
@@ -28,6 +28,8 @@ pub enum Stages {
     Autoencoder,
     /// The language model on the autoencoder that the run directory holds.
     Lm,
+    /// The token baseline, which needs neither.
+    Baseline,
 }
 
 /// What to run, beside the experiment.
@@ -174,104 +176,42 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         store,
         started,
     } = prepared;
-    let device = options.device;
     let found = Found::look(directory, tokenizer)?;
-    if options.stages == Stages::Lm && !found.autoencoder_complete(experiment) {
-        return Err(Error::NoAutoencoder {
-            run: directory.root.clone(),
-        });
-    }
-    if options.stages == Stages::Autoencoder && found.lm.is_some() {
-        let run = directory.root.clone();
-        return Err(Error::HasLanguageModel { run });
-    }
-    if let Some(state) = found.newest()
-        && state.text != store.key()
-    {
-        return Err(Error::TextChanged {
-            run: directory.root.clone(),
-            expected: state.text.clone(),
-            got: store.key().to_owned(),
-        });
-    }
+    found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
     let counts = unigram(store.train(), experiment.model.vocab_size);
-    let judge = || Judge {
-        heldout: store.heldout(),
-        unigram: &counts,
-        config: &experiment.progress_eval,
-        device,
-    };
+    let device = options.device;
     let mut run = Run {
         experiment,
         directory,
         tokenizer,
         store,
+        unigram: &counts,
         device,
         peak_flops: machine::matmul_peak(device),
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,
         started: *started,
-        earlier_seconds: found.newest().map_or(0.0, |state| state.wall_seconds),
+        earlier_seconds: found
+            .states()
+            .map(|state| state.wall_seconds)
+            .fold(0.0, f64::max),
     };
-
-    let task = AutoencoderTask {
-        model: &experiment.model,
-        judge: judge(),
+    let trained = match options.stages {
+        Stages::Baseline => train_baseline(&found, &mut run, observe)?,
+        stages => train_calm(stages == Stages::Autoencoder, &found, &mut run, observe)?,
     };
-    let start = match &found.autoencoder {
-        Some((state, checkpoint)) => Start {
-            model: checkpoint.load_autoencoder(device)?,
-            state: state.clone(),
-            resumed: Some(checkpoint),
-        },
-        None => Start {
-            model: experiment.model.init(experiment.seed, device).autoencoder,
-            state: TrainState::start(Stage::Autoencoder, experiment.seed, store.key()),
-            resumed: None,
-        },
-    };
-    let (config, lr) = (&experiment.autoencoder, experiment.optim.autoencoder_lr);
-    let Some((autoencoder, mut newest)) = run_stage(&task, config, lr, start, &mut run, observe)?
-    else {
+    let Some(trained) = trained else {
         return Ok(RunEnd::Interrupted);
     };
-
-    let mut trained: Option<LanguageModel> = None;
-    if options.stages != Stages::Autoencoder {
-        let task = LanguageModelTask {
-            model: &experiment.model,
-            autoencoder: &autoencoder,
-            judge: judge(),
-        };
-        let start = match &found.lm {
-            Some((state, checkpoint)) => Start {
-                model: checkpoint.load_language_model(device)?,
-                state: state.clone(),
-                resumed: Some(checkpoint),
-            },
-            None => Start {
-                model: experiment
-                    .model
-                    .init_language_model(experiment.seed, device),
-                state: TrainState {
-                    earlier_tokens: newest.tokens,
-                    earlier_flops: newest.flops,
-                    ..TrainState::start(Stage::Lm, experiment.seed ^ 1, store.key())
-                },
-                resumed: None,
-            },
-        };
-        let (config, lr) = (&experiment.lm, experiment.optim.lr);
-        let Some((model, state)) = run_stage(&task, config, lr, start, &mut run, observe)? else {
-            return Ok(RunEnd::Interrupted);
-        };
-        (trained, newest) = (Some(model), state);
-    }
-
-    let summary = finish(autoencoder, trained, &newest, &counts, info, &run, observe)?;
-    let Some(summary) = summary else {
+    let is_baseline = |stage: Stage| stage == Stage::Baseline;
+    let other_tokens = found
+        .states()
+        .filter(|s| is_baseline(s.stage) != (options.stages == Stages::Baseline))
+        .map(|state| state.tokens)
+        .sum();
+    let Some(summary) = finish(trained, other_tokens, info, &run, observe)? else {
         return Ok(RunEnd::Interrupted);
     };
     summary.save(&directory.summary())?;
@@ -280,52 +220,99 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     Ok(RunEnd::Complete)
 }
 
-/// The newest checkpoints in a run directory.
-struct Found {
-    autoencoder: Option<(TrainState, Checkpoint)>,
-    lm: Option<(TrainState, Checkpoint)>,
+/// The autoencoder, then, unless it is all that was asked for, the language model; `None` where
+/// the run was interrupted.
+fn train_calm(
+    autoencoder_only: bool,
+    found: &Found,
+    run: &mut Run<'_>,
+    observe: Observer<'_>,
+) -> Result<Option<Trained>> {
+    let (experiment, device) = (run.experiment, run.device);
+    let (model, seed) = (&experiment.model, experiment.seed);
+    let task = AutoencoderTask {
+        model,
+        judge: run.judge(),
+    };
+    let start = match &found.autoencoder {
+        Some((state, checkpoint)) => Start {
+            model: checkpoint.load_autoencoder(device)?,
+            state: state.clone(),
+            resumed: Some(checkpoint.directory().to_owned()),
+        },
+        None => Start {
+            model: model.init(seed, device).autoencoder,
+            state: TrainState::start(Stage::Autoencoder, seed, run.store.key()),
+            resumed: None,
+        },
+    };
+    let (config, lr) = (&experiment.autoencoder, experiment.optim.autoencoder_lr);
+    let Some((autoencoder, before)) = run_stage(&task, config, lr, start, run, observe)? else {
+        return Ok(None);
+    };
+    if autoencoder_only {
+        return Ok(Some(Trained::Autoencoder(autoencoder, before)));
+    }
+
+    let task = LanguageModelTask {
+        model,
+        autoencoder: &autoencoder,
+        judge: run.judge(),
+    };
+    let start = match &found.lm {
+        Some((state, checkpoint)) => Start {
+            model: checkpoint.load_language_model(device)?,
+            state: state.clone(),
+            resumed: Some(checkpoint.directory().to_owned()),
+        },
+        None => Start {
+            model: model.init_language_model(seed, device),
+            state: TrainState {
+                earlier_tokens: before.tokens,
+                earlier_flops: before.flops,
+                ..TrainState::start(Stage::Lm, seed ^ 1, run.store.key())
+            },
+            resumed: None,
+        },
+    };
+    let (config, lr) = (&experiment.lm, experiment.optim.lr);
+    let Some((language_model, state)) = run_stage(&task, config, lr, start, run, observe)? else {
+        return Ok(None);
+    };
+    let calm = CalmModel {
+        autoencoder,
+        language_model,
+    };
+    Ok(Some(Trained::Calm(Box::new(calm), state)))
 }
 
-impl Found {
-    fn look(directory: &RunDir, tokenizer: &Tokenizer) -> Result<Self> {
-        let find = |stage| -> Result<Option<(TrainState, Checkpoint)>> {
-            let Some((path, checkpoint)) = latest(directory, stage)? else {
-                return Ok(None);
-            };
-            check_tokenizer(&path.join("tokenizer.json"), tokenizer.fingerprint())?;
-            let state = checkpoint.read_json(STATE)?;
-            Ok(Some((state, checkpoint)))
-        };
-        Ok(Self {
-            autoencoder: find(Stage::Autoencoder)?,
-            lm: find(Stage::Lm)?,
-        })
-    }
-
-    fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
-        let steps = experiment.autoencoder.steps;
-        self.autoencoder
-            .as_ref()
-            .is_some_and(|(state, _)| state.step >= steps)
-    }
-
-    fn newest(&self) -> Option<&TrainState> {
-        self.lm
-            .as_ref()
-            .or(self.autoencoder.as_ref())
-            .map(|(state, _)| state)
-    }
-}
-
-/// Cuts the records back to the checkpoint that the run goes on from.
-fn cut_records(directory: &RunDir, found: &Found) -> Result<()> {
-    let newest = found.newest().map(|state| (state.stage, state.step));
-    let keep = |stage: Stage, step: u64| newest.is_some_and(|newest| (stage, step) <= newest);
-    truncate_after(&directory.metrics(), |row: &MetricRow| {
-        keep(row.stage, row.step)
-    })?;
-    truncate_after(&directory.eval_history(), |row: &calm_report::EvalPoint| {
-        keep(row.stage, row.step)
-    })?;
-    Ok(())
+/// The token baseline; `None` where the run was interrupted.
+fn train_baseline(
+    found: &Found,
+    run: &mut Run<'_>,
+    observe: Observer<'_>,
+) -> Result<Option<Trained>> {
+    let (experiment, device) = (run.experiment, run.device);
+    let config = experiment.token_model();
+    let task = BaselineTask {
+        config: &config,
+        chunk_size: experiment.model.chunk_size,
+        judge: run.judge(),
+    };
+    let start = match &found.baseline {
+        Some((state, checkpoint)) => Start {
+            model: checkpoint.load(device)?,
+            state: state.clone(),
+            resumed: Some(checkpoint.directory().to_owned()),
+        },
+        // The text in the order in which the language model reads it.
+        None => Start {
+            model: config.init(mix(experiment.seed, 3), device),
+            state: TrainState::start(Stage::Baseline, experiment.seed ^ 1, run.store.key()),
+            resumed: None,
+        },
+    };
+    let stage = &experiment.baseline;
+    let ended = run_stage(&task, &stage.training, stage.lr, start, run, observe)?;
+    Ok(ended.map(|(model, state)| Trained::Baseline(model, state)))
 }

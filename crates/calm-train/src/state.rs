@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use calm_data::Cursor;
-use calm_lm::{Checkpoint, check_tokenizer};
+use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
 use calm_report::{RunDir, Stage, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -64,15 +64,18 @@ impl TrainState {
 }
 
 /// The newest checkpoint of a stage, if there is one.
-pub(crate) fn latest(run: &RunDir, stage: Stage) -> Result<Option<(PathBuf, Checkpoint)>> {
+pub(crate) fn latest<C: CheckpointConfig>(
+    run: &RunDir,
+    stage: Stage,
+) -> Result<Option<CheckpointOf<C>>> {
     let pointer = run.latest(stage);
     if !pointer.is_file() {
         return Ok(None);
     }
     let name = std::fs::read_to_string(&pointer).map_err(Error::io(&pointer))?;
-    let path = run.checkpoints(stage).join(name.trim());
-    let checkpoint = Checkpoint::open(&path)?;
-    Ok(Some((path, checkpoint)))
+    Ok(Some(CheckpointOf::open(
+        &run.checkpoints(stage).join(name.trim()),
+    )?))
 }
 
 /// The newest language-model checkpoint of a run, whose tokenizer must be the run's.
@@ -80,8 +83,21 @@ pub(crate) fn latest(run: &RunDir, stage: Stage) -> Result<Option<(PathBuf, Chec
 /// # Errors
 /// No such checkpoint yet, a damaged one, another tokenizer in the run directory.
 pub fn language_model_checkpoint(run: &RunDir) -> Result<Checkpoint> {
-    let Some((_, checkpoint)) = latest(run, Stage::Lm)? else {
-        let (path, missing) = (run.root.clone(), "checkpoints/lm/latest".to_owned());
+    newest(run, Stage::Lm)
+}
+
+/// The newest token-baseline checkpoint of a run, whose tokenizer must be the run's.
+///
+/// # Errors
+/// As [`language_model_checkpoint`].
+pub fn baseline_checkpoint(run: &RunDir) -> Result<BaselineCheckpoint> {
+    newest(run, Stage::Baseline)
+}
+
+fn newest<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<CheckpointOf<C>> {
+    let Some(checkpoint) = latest::<C>(run, stage)? else {
+        let missing = format!("checkpoints/{}/latest", stage.name());
+        let path = run.root.clone();
         return Err(calm_lm::Error::NoCheckpoint { path, missing }.into());
     };
     check_tokenizer(&run.tokenizer(), checkpoint.tokenizer().fingerprint())?;

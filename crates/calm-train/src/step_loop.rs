@@ -1,5 +1,6 @@
 //! The step loop, the same for every stage.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use calm_data::{TokenStore, Tokenizer, Windows};
-use calm_lm::{Checkpoint, CheckpointWriter};
+use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
 use calm_report::{EvalPoint, JsonlWriter, MetricRow, RunDir, Stage};
 
@@ -15,6 +16,7 @@ use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
 use crate::optimizer::{adamw, clip_by_global_norm};
 use crate::state::{OPTIM, STATE, TrainState, publish};
+use crate::tasks::Judge;
 use crate::{Error, Result, machine};
 
 /// A loss and what is logged beside it.
@@ -39,8 +41,13 @@ pub(crate) trait StageTask: Sync {
     /// Evaluates the model without autodiff.
     fn evaluate(&self, model: &Self::Model, point: EvalPoint) -> Result<EvalPoint>;
 
-    /// Writes the weights into a checkpoint.
-    fn write(&self, model: &Self::Model, checkpoint: &CheckpointWriter) -> Result<()>;
+    /// A checkpoint at `path` with configuration and weights, open for what else belongs in it.
+    fn checkpoint(
+        &self,
+        model: &Self::Model,
+        path: &Path,
+        tokenizer: &Tokenizer,
+    ) -> Result<CheckpointWriter>;
 }
 
 /// What every stage of a run shares.
@@ -49,6 +56,8 @@ pub(crate) struct Run<'a> {
     pub directory: &'a RunDir,
     pub tokenizer: &'a Tokenizer,
     pub store: &'a TokenStore,
+    /// How often each token occurs in the training text.
+    pub unigram: &'a [u64],
     pub device: &'a Device,
     pub peak_flops: Option<f64>,
     pub metrics: JsonlWriter<MetricRow>,
@@ -59,19 +68,29 @@ pub(crate) struct Run<'a> {
     pub earlier_seconds: f64,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// What an evaluation on the way needs.
+    pub(crate) fn judge(&self) -> Judge<'a> {
+        Judge {
+            heldout: self.store.heldout(),
+            unigram: self.unigram,
+            config: &self.experiment.progress_eval,
+            device: self.device,
+        }
+    }
+
     pub(crate) fn wall_seconds(&self) -> f64 {
         self.earlier_seconds + self.started.elapsed().as_secs_f64()
     }
 }
 
 /// Where a stage begins.
-pub(crate) struct Start<'a, M> {
+pub(crate) struct Start<M> {
     /// Without autodiff.
     pub model: M,
     pub state: TrainState,
     /// The checkpoint that model and state come from.
-    pub resumed: Option<&'a Checkpoint>,
+    pub resumed: Option<PathBuf>,
 }
 
 /// Trains to the stage's last step and returns the model without autodiff; `None` where the run
@@ -80,7 +99,7 @@ pub(crate) fn run_stage<T: StageTask>(
     task: &T,
     config: &StageConfig,
     peak_lr: f64,
-    start: Start<'_, T::Model>,
+    start: Start<T::Model>,
     run: &mut Run<'_>,
     observe: Observer<'_>,
 ) -> Result<Option<(T::Model, TrainState)>> {
@@ -107,8 +126,8 @@ pub(crate) fn run_stage<T: StageTask>(
     };
 
     let mut optimizer = adamw(&experiment.optim, &model);
-    if let Some(checkpoint) = resumed {
-        let path = checkpoint.path(OPTIM);
+    if let Some(checkpoint) = &resumed {
+        let path = checkpoint.join(OPTIM);
         optimizer = optimizer
             .load(&path)
             .map_err(|e| calm_lm::Error::DamagedCheckpoint {
@@ -247,8 +266,7 @@ pub(crate) fn run_stage<T: StageTask>(
             run.metrics.sync()?;
             run.history.sync()?;
             let path = run.directory.checkpoint(stage, step);
-            let writer = CheckpointWriter::new(&path, &experiment.model, run.tokenizer)?;
-            task.write(&model, &writer)?;
+            let writer = task.checkpoint(&model, &path, run.tokenizer)?;
             optimizer
                 .save(writer.path(OPTIM))
                 .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;

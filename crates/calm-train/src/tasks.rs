@@ -1,8 +1,12 @@
-//! The two stages: the autoencoder, then the language model in its latent space.
+//! The stages: the autoencoder, the language model in its latent space, the token baseline.
+
+use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
-use calm_eval::{EvalConfig, evaluate, reconstruct, spread};
+use calm_baseline::{TokenModel, TokenModelConfig};
+use calm_data::Tokenizer;
+use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
 use calm_nn::Draws;
 use calm_report::{EvalPoint, Protocol, Stage};
@@ -60,8 +64,15 @@ impl StageTask for AutoencoderTask<'_> {
         })
     }
 
-    fn write(&self, model: &ChunkAutoencoder, checkpoint: &CheckpointWriter) -> Result<()> {
-        Ok(checkpoint.write_autoencoder(model)?)
+    fn checkpoint(
+        &self,
+        model: &ChunkAutoencoder,
+        path: &Path,
+        tokenizer: &Tokenizer,
+    ) -> Result<CheckpointWriter> {
+        let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
+        writer.write_autoencoder(model)?;
+        Ok(writer)
     }
 }
 
@@ -112,24 +123,100 @@ impl StageTask for LanguageModelTask<'_> {
             &mut |_| true,
         )?
         .expect("an evaluation that is never stopped is complete");
-        let estimate = report.estimate;
-        Ok(EvalPoint {
-            brier: Some(estimate.brier),
-            brier_se: Some(estimate.brier_se),
-            brier_lm: Some(estimate.brier_lm),
-            brier_lm_se: Some(estimate.brier_lm_se),
-            protocol: Some(Protocol {
-                window_tokens: self.model.window,
-                positions: estimate.positions,
-                draws: judge.config.draws,
-                seed: judge.config.seed,
-            }),
-            ..point
-        })
+        Ok(with_scores(point, &report, judge, self.model.window))
     }
 
-    fn write(&self, model: &LanguageModel, checkpoint: &CheckpointWriter) -> Result<()> {
-        checkpoint.write_autoencoder(self.autoencoder)?;
-        Ok(checkpoint.write_language_model(model)?)
+    fn checkpoint(
+        &self,
+        model: &LanguageModel,
+        path: &Path,
+        tokenizer: &Tokenizer,
+    ) -> Result<CheckpointWriter> {
+        let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
+        writer.write_autoencoder(self.autoencoder)?;
+        writer.write_language_model(model)?;
+        Ok(writer)
+    }
+}
+
+pub(crate) struct BaselineTask<'a> {
+    pub config: &'a TokenModelConfig,
+    /// Tokens per chunk of the CALM: its positions are scored.
+    pub chunk_size: usize,
+    pub judge: Judge<'a>,
+}
+
+impl StageTask for BaselineTask<'_> {
+    type Model = TokenModel;
+
+    fn stage(&self) -> Stage {
+        Stage::Baseline
+    }
+
+    fn flops_per_token(&self) -> f64 {
+        self.config.train_flops(self.config.window)
+    }
+
+    fn loss(&self, model: &TokenModel, tokens: Tensor<3, Int>, _: &mut dyn Draws) -> StepLoss {
+        let [batch, steps, k] = tokens.dims();
+        StepLoss {
+            total: model.loss(tokens.reshape([batch, steps * k])),
+            parts: Vec::new(),
+        }
+    }
+
+    fn evaluate(&self, model: &TokenModel, point: EvalPoint) -> Result<EvalPoint> {
+        let judge = &self.judge;
+        let report = evaluate_tokens(
+            model,
+            judge.heldout,
+            self.config.window,
+            self.chunk_size,
+            judge.unigram,
+            judge.config,
+            judge.device,
+            &mut |_| true,
+        )?
+        .expect("an evaluation that is never stopped is complete");
+        Ok(with_scores(
+            point,
+            &report.aligned,
+            judge,
+            self.config.window,
+        ))
+    }
+
+    fn checkpoint(
+        &self,
+        model: &TokenModel,
+        path: &Path,
+        tokenizer: &Tokenizer,
+    ) -> Result<CheckpointWriter> {
+        let writer = CheckpointWriter::new(path, self.config, tokenizer)?;
+        writer.write_token_model(model)?;
+        Ok(writer)
+    }
+}
+
+/// `point` with the Brier scores of a report.
+fn with_scores(
+    point: EvalPoint,
+    report: &BrierReport,
+    judge: &Judge<'_>,
+    window: usize,
+) -> EvalPoint {
+    let estimate = &report.estimate;
+    EvalPoint {
+        brier: Some(estimate.brier),
+        brier_se: Some(estimate.brier_se),
+        brier_lm: Some(estimate.brier_lm),
+        brier_lm_se: Some(estimate.brier_lm_se),
+        protocol: Some(Protocol {
+            window_tokens: window,
+            positions: estimate.positions,
+            draws: judge.config.draws,
+            seed: judge.config.seed,
+        }),
+        ..point
     }
 }

@@ -105,6 +105,65 @@ fn a_run_can_be_sampled_scored_and_reported() {
 }
 
 #[test]
+fn a_baseline_joins_a_run_and_is_sampled_and_scored() {
+    let place = Place::new();
+    success(&place.train("run").output().unwrap());
+    let join = ["train", "--resume", "--stage", "baseline", "--out", "run"];
+    let printed = success(&place.calm(&join).output().unwrap());
+    for figure in ["CALM Brier-1", "baseline Brier-1", "baseline perplexity"] {
+        assert!(printed.contains(figure), "{figure} in {printed}");
+    }
+
+    let base = ["generate", "--run", "run", "--baseline", "--tokens", "12"];
+    let generate = |more: &[&str]| place.calm(&[&base[..], more].concat()).output().unwrap();
+    let greedy = ["--prompt", "The river", "--temperature", "0"];
+    let plain = success(&generate(&greedy));
+    assert!(plain.starts_with("The river"), "{plain}");
+    let output = generate(&[&greedy[..], &["--draft", "lookup"]].concat());
+    assert_eq!(success(&output), plain, "speculation changes no text");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("proposals accepted"), "{told}");
+    let checkpoint = "run/checkpoints/baseline/step-000020";
+    let drafted = generate(&[&greedy[..], &["--draft", checkpoint]].concat());
+    assert_eq!(success(&drafted), plain);
+    success(&generate(&[
+        "--top-k", "5", "--top-p", "0.9", "--prompt", "a", "--prompt", "b",
+    ]));
+    let alone = ["generate", "--model", checkpoint, "--tokens", "4"];
+    success(&place.calm(&alone).output().unwrap());
+
+    let eval = [
+        "eval",
+        "--run",
+        "run",
+        "--baseline",
+        "--every",
+        "2",
+        "--windows",
+        "4",
+    ];
+    let eval = [&eval[..], &["--draws", "4", "--json", "e.json"]].concat();
+    let table = success(&place.calm(&eval).output().unwrap());
+    assert!(
+        table.contains("multiples of 2") && table.contains("perplexity"),
+        "{table}"
+    );
+    let record: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("e.json")).unwrap()).unwrap();
+    assert!(record["aligned"]["positions"].as_u64() < record["positions"].as_u64());
+
+    // What one kind of model can't do.
+    let calm = ["generate", "--run", "run", "--top-k", "5"];
+    assert!(failure(&place.calm(&calm).output().unwrap()).contains("--baseline"));
+    assert!(failure(&generate(&["--pool", "5"])).contains("--pool"));
+    assert!(failure(&generate(&["--top-p", "1.5"])).contains("top-p"));
+    let two = ["--draft", "lookup", "--prompt", "a", "--prompt", "b"];
+    assert!(failure(&generate(&two)).contains("one prompt"));
+    let wrong = ["--draft", "run/checkpoints/lm/step-000040"];
+    assert!(failure(&generate(&wrong)).contains("holds a CALM, not a token baseline"));
+}
+
+#[test]
 fn a_full_disk_is_one_line() {
     let place = Place::new();
     success(&place.train("run").output().unwrap());

@@ -59,6 +59,8 @@ impl Place {
             "lm.log_every=1",
             "lm.checkpoint_every=4",
             "lm.batch_windows=32",
+            "baseline.transformer.hidden_size=16",
+            "baseline.training.steps=20",
             "samples.tokens=6",
             "samples.prompts=[\"The\"]",
         ]);

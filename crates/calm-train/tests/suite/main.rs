@@ -1,5 +1,6 @@
 //! Tests of whole runs, on a made-up text and a model that trains in seconds.
 
+mod baseline;
 mod failures;
 mod golden_losses;
 mod resume;
@@ -43,6 +44,12 @@ impl Place {
             "lm.log_every=1".into(),
             "lm.eval_every=3".into(),
             "lm.checkpoint_every=2".into(),
+            "baseline.transformer.hidden_size=16".into(),
+            "baseline.transformer.intermediate_size=24".into(),
+            "baseline.training.steps=6".into(),
+            "baseline.training.log_every=1".into(),
+            "baseline.training.eval_every=3".into(),
+            "baseline.training.checkpoint_every=2".into(),
             "eval.windows=4".into(),
             "progress_eval.windows=2".into(),
             "samples.tokens=6".into(),

@@ -1,0 +1,108 @@
+//! The checkpoint directory: one format for training, evaluation, generation and import.
+//!
+//! ```text
+//! step-000500/
+//!   manifest.json         size and sha256 of every other file, written last
+//!   config.json           the ModelConfig, or the TokenModelConfig of a token baseline
+//!   tokenizer.json
+//!   autoencoder.bpk
+//!   language_model.bpk    absent while the autoencoder is trained
+//!   token_model.bpk       instead of these two: a token baseline
+//!   optim.bpk state.json  whatever the writer adds
+//! ```
+
+mod reader;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use calm_baseline::TokenModelConfig;
+use calm_data::sha256_file;
+use calm_nn::ConfigError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ModelConfig, Result};
+pub use reader::{BaselineCheckpoint, Checkpoint, CheckpointOf, check_tokenizer, checkpoint_kind};
+pub use writer::CheckpointWriter;
+
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const AUTOENCODER: &str = "autoencoder.bpk";
+const LANGUAGE_MODEL: &str = "language_model.bpk";
+const TOKEN_MODEL: &str = "token_model.bpk";
+
+/// What a checkpoint holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A CALM, or its autoencoder alone.
+    #[default]
+    Calm,
+    /// A token baseline.
+    TokenModel,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "a CALM",
+            Self::TokenModel => "a token baseline",
+        })
+    }
+}
+
+/// A configuration that stands in a checkpoint and says what the weights beside it are.
+pub trait CheckpointConfig: Serialize + DeserializeOwned {
+    /// What a checkpoint with this configuration holds.
+    const KIND: Kind;
+
+    /// Checks that all parts fit together.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    fn check(&self) -> std::result::Result<(), ConfigError>;
+}
+
+impl CheckpointConfig for ModelConfig {
+    const KIND: Kind = Kind::Calm;
+
+    fn check(&self) -> std::result::Result<(), ConfigError> {
+        self.validate()
+    }
+}
+
+impl CheckpointConfig for TokenModelConfig {
+    const KIND: Kind = Kind::TokenModel;
+
+    fn check(&self) -> std::result::Result<(), ConfigError> {
+        self.validate()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    #[serde(default)]
+    kind: Kind,
+    tokenizer_fingerprint: String,
+    files: BTreeMap<String, FileEntry>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct FileEntry {
+    bytes: u64,
+    sha256: String,
+}
+
+fn entry_of(path: &Path) -> Result<FileEntry> {
+    let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
+    Ok(FileEntry {
+        bytes,
+        sha256: sha256_file(path)?,
+    })
+}

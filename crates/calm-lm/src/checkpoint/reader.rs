@@ -1,0 +1,224 @@
+//! Reading a checkpoint: nothing is trusted before its size and sha256 are those written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+use calm_autoencoder::ChunkAutoencoder;
+use calm_baseline::{TokenModel, TokenModelConfig};
+use calm_data::Tokenizer;
+use serde::Deserialize;
+
+use super::{
+    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, FileEntry, Kind, LANGUAGE_MODEL, MANIFEST,
+    Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
+};
+use crate::{CalmModel, Error, LanguageModel, ModelConfig, Result};
+
+/// A checkpoint of a CALM, or of its autoencoder alone.
+pub type Checkpoint = CheckpointOf<ModelConfig>;
+
+/// A checkpoint of a token baseline.
+pub type BaselineCheckpoint = CheckpointOf<TokenModelConfig>;
+
+/// A checkpoint directory whose files are what was written, of a model with configuration `C`.
+#[derive(Debug)]
+pub struct CheckpointOf<C> {
+    directory: PathBuf,
+    config: C,
+    tokenizer: Tokenizer,
+}
+
+/// What the checkpoint in `directory` holds, by its manifest alone.
+///
+/// # Errors
+/// No checkpoint there, or a manifest that can't be read.
+pub fn checkpoint_kind(directory: &Path) -> Result<Kind> {
+    Ok(manifest(directory)?.kind)
+}
+
+fn manifest(directory: &Path) -> Result<Manifest> {
+    let path = directory.join(MANIFEST);
+    if !path.is_file() {
+        let (path, missing) = (directory.to_owned(), MANIFEST.to_owned());
+        return Err(Error::NoCheckpoint { path, missing });
+    }
+    let manifest: Manifest = read_json(&path)?;
+    if manifest.format != FORMAT {
+        let detail = format!("format {} where {FORMAT} is known", manifest.format);
+        return Err(Error::DamagedCheckpoint { path, detail });
+    }
+    Ok(manifest)
+}
+
+impl<C: CheckpointConfig> CheckpointOf<C> {
+    /// Opens `directory` and checks size and sha256 of every file.
+    ///
+    /// # Errors
+    /// No checkpoint there or one of another kind, a damaged or missing file, another tokenizer
+    /// than the model's.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let manifest = manifest(directory)?;
+        if manifest.kind != C::KIND {
+            return Err(Error::WrongKind {
+                path: directory.to_owned(),
+                expected: C::KIND,
+                got: manifest.kind,
+            });
+        }
+        // The tokenizer first: a foreign one deserves its own message.
+        let tokenizer_path = directory.join(TOKENIZER);
+        if tokenizer_path.is_file() {
+            check_tokenizer(&tokenizer_path, &manifest.tokenizer_fingerprint)?;
+        }
+        for (name, expected) in &manifest.files {
+            check_file(&directory.join(name), expected)?;
+        }
+        let config: C = read_json(&directory.join(CONFIG))?;
+        config.check()?;
+        let tokenizer = Tokenizer::load(&tokenizer_path)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            config,
+            tokenizer,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// The tokenizer that the model was trained with.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A file of the checkpoint.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Reads a JSON file of the checkpoint.
+    ///
+    /// # Errors
+    /// Where it is missing or can't be read as `T`.
+    pub fn read_json<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<T> {
+        read_json(&self.path(name))
+    }
+
+    fn load_weights<M: Module>(&self, name: &str, fresh: M) -> Result<M> {
+        let path = self.path(name);
+        if !path.is_file() {
+            let missing = name.to_owned();
+            return Err(Error::NoCheckpoint {
+                path: self.directory.clone(),
+                missing,
+            });
+        }
+        let weights = |detail: String| Error::Weights {
+            path: path.clone(),
+            detail,
+        };
+        let record = ModuleRecord::load(&path).map_err(|e| weights(e.to_string()))?;
+        fresh
+            .try_load_record(record)
+            .map_err(|e| weights(e.to_string()))
+    }
+}
+
+impl Checkpoint {
+    /// The autoencoder on `device`.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load_autoencoder(&self, device: &Device) -> Result<ChunkAutoencoder> {
+        let fresh = self
+            .config
+            .autoencoder()
+            .init(&mut calm_nn::Init::new(0, device));
+        self.load_weights(AUTOENCODER, fresh)
+    }
+
+    /// The language model on `device`.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load_language_model(&self, device: &Device) -> Result<LanguageModel> {
+        let fresh = self.config.init_language_model(0, device);
+        self.load_weights(LANGUAGE_MODEL, fresh)
+    }
+
+    /// The whole model on `device`.
+    ///
+    /// # Errors
+    /// Where weights are missing or don't fit the configuration.
+    pub fn load(&self, device: &Device) -> Result<CalmModel> {
+        Ok(CalmModel {
+            autoencoder: self.load_autoencoder(device)?,
+            language_model: self.load_language_model(device)?,
+        })
+    }
+}
+
+impl BaselineCheckpoint {
+    /// The token model on `device`.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load(&self, device: &Device) -> Result<TokenModel> {
+        self.load_weights(TOKEN_MODEL, self.config.init(0, device))
+    }
+}
+
+/// Refuses a tokenizer file whose fingerprint is not the expected one.
+///
+/// # Errors
+/// [`Error::WrongTokenizer`], or the file can't be read.
+pub fn check_tokenizer(path: &Path, expected: &str) -> Result<()> {
+    let tokenizer = Tokenizer::load(path)?;
+    if tokenizer.fingerprint() != expected {
+        return Err(Error::WrongTokenizer {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            got: tokenizer.fingerprint().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path, expected: &FileEntry) -> Result<()> {
+    let damaged = |detail| Error::DamagedCheckpoint {
+        path: path.to_owned(),
+        detail,
+    };
+    if !path.is_file() {
+        return Err(damaged("missing".to_owned()));
+    }
+    let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
+    if bytes != expected.bytes {
+        return Err(damaged(format!(
+            "{bytes} bytes where {} were written",
+            expected.bytes
+        )));
+    }
+    if entry_of(path)? != *expected {
+        return Err(damaged("its sha256 is not the one written".to_owned()));
+    }
+    Ok(())
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(|e| Error::DamagedCheckpoint {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    })
+}

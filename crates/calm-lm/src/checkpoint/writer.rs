@@ -1,0 +1,163 @@
+//! Writing a checkpoint: whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use calm_autoencoder::ChunkAutoencoder;
+use calm_baseline::TokenModel;
+use calm_data::Tokenizer;
+use serde::Serialize;
+
+use super::{
+    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, Kind, LANGUAGE_MODEL, MANIFEST, Manifest,
+    TOKEN_MODEL, TOKENIZER, entry_of,
+};
+use crate::{Error, LanguageModel, Result};
+
+/// Writes a checkpoint into a temporary directory beside its place and moves it there whole.
+///
+/// Dropped without [`CheckpointWriter::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    directory: tempfile::TempDir,
+    target: PathBuf,
+    kind: Kind,
+    fingerprint: String,
+}
+
+impl CheckpointWriter {
+    /// A writer for the directory `target`, with configuration and tokenizer already inside.
+    ///
+    /// # Errors
+    /// Where the files can't be written.
+    pub fn new<C: CheckpointConfig>(
+        target: &Path,
+        config: &C,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let parent = target.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let directory = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempdir_in(parent)
+            .map_err(Error::io(parent))?;
+        let writer = Self {
+            directory,
+            target: target.to_owned(),
+            kind: C::KIND,
+            fingerprint: tokenizer.fingerprint().to_owned(),
+        };
+        writer.write_json(CONFIG, config)?;
+        tokenizer.save(&writer.path(TOKENIZER))?;
+        Ok(writer)
+    }
+
+    /// Where to write the file `name` of the checkpoint.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Adds a JSON file.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path(name);
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::Io {
+            path: path.clone(),
+            source: e.into(),
+        })?;
+        fs::write(&path, text + "\n").map_err(Error::io(path))
+    }
+
+    /// Adds the autoencoder's weights.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write_autoencoder(&self, autoencoder: &ChunkAutoencoder) -> Result<()> {
+        self.write_weights(AUTOENCODER, autoencoder.clone())
+    }
+
+    /// Adds the language model's weights.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write_language_model(&self, language_model: &LanguageModel) -> Result<()> {
+        self.write_weights(LANGUAGE_MODEL, language_model.clone())
+    }
+
+    /// Adds a token baseline's weights.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write_token_model(&self, model: &TokenModel) -> Result<()> {
+        self.write_weights(TOKEN_MODEL, model.clone())
+    }
+
+    fn write_weights<M: Module>(&self, name: &str, module: M) -> Result<()> {
+        let path = self.path(name);
+        module.into_record().save(&path).map_err(|e| Error::Io {
+            path,
+            source: std::io::Error::other(e.to_string()),
+        })
+    }
+
+    /// Writes the manifest, flushes everything to disk and moves the directory to its place.
+    /// A checkpoint that stands there already is replaced.
+    ///
+    /// # Errors
+    /// Where a file can't be written; the target is then as it was.
+    pub fn finish(self) -> Result<()> {
+        let directory = self.directory.path().to_owned();
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&directory).map_err(Error::io(&directory))? {
+            let path = entry.map_err(Error::io(&directory))?.path();
+            File::open(&path)
+                .and_then(|f| f.sync_all())
+                .map_err(Error::io(&path))?;
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            files.insert(name, entry_of(&path)?);
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            kind: self.kind,
+            tokenizer_fingerprint: self.fingerprint.clone(),
+            files,
+        };
+        self.write_json(MANIFEST, &manifest)?;
+        sync(&self.path(MANIFEST))?;
+        sync(&directory)?;
+        // A directory can't be renamed over a full one: the old one steps aside first.
+        let aside = self.target.with_extension("old");
+        let replaced = self.target.exists();
+        if replaced {
+            let _ = fs::remove_dir_all(&aside);
+            fs::rename(&self.target, &aside).map_err(Error::io(&self.target))?;
+        }
+        if let Err(source) = fs::rename(&directory, &self.target) {
+            if replaced {
+                let _ = fs::rename(&aside, &self.target);
+            }
+            let path = self.target;
+            return Err(Error::Io { path, source });
+        }
+        // It stands under its own name now; there is nothing left to clean up.
+        let _ = self.directory.keep();
+        if replaced {
+            fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
+        }
+        sync(self.target.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+fn sync(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io(path))
+}

@@ -1,0 +1,94 @@
+//! What a run directory holds already.
+
+use calm_data::{TokenStore, Tokenizer};
+use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
+use calm_report::{MetricRow, RunDir, Stage, truncate_after};
+
+use crate::config::Experiment;
+use crate::run::Stages;
+use crate::state::{STATE, TrainState, latest};
+use crate::{Error, Result};
+
+/// The newest checkpoints in a run directory.
+pub(crate) struct Found {
+    pub autoencoder: Option<(TrainState, Checkpoint)>,
+    pub lm: Option<(TrainState, Checkpoint)>,
+    pub baseline: Option<(TrainState, BaselineCheckpoint)>,
+}
+
+impl Found {
+    pub(crate) fn look(directory: &RunDir, tokenizer: &Tokenizer) -> Result<Self> {
+        fn find<C: CheckpointConfig>(
+            directory: &RunDir,
+            stage: Stage,
+            tokenizer: &Tokenizer,
+        ) -> Result<Option<(TrainState, CheckpointOf<C>)>> {
+            let Some(checkpoint) = latest(directory, stage)? else {
+                return Ok(None);
+            };
+            let path = checkpoint.path("tokenizer.json");
+            check_tokenizer(&path, tokenizer.fingerprint())?;
+            let state = checkpoint.read_json(STATE)?;
+            Ok(Some((state, checkpoint)))
+        }
+        Ok(Self {
+            autoencoder: find(directory, Stage::Autoencoder, tokenizer)?,
+            lm: find(directory, Stage::Lm, tokenizer)?,
+            baseline: find(directory, Stage::Baseline, tokenizer)?,
+        })
+    }
+
+    /// Refuses what can't be gone on with.
+    pub(crate) fn check(
+        &self,
+        stages: Stages,
+        experiment: &Experiment,
+        directory: &RunDir,
+        store: &TokenStore,
+    ) -> Result<()> {
+        let run = || directory.root.clone();
+        if stages == Stages::Lm && !self.autoencoder_complete(experiment) {
+            return Err(Error::NoAutoencoder { run: run() });
+        }
+        if stages == Stages::Autoencoder && self.lm.is_some() {
+            return Err(Error::HasLanguageModel { run: run() });
+        }
+        match self.states().find(|state| state.text != store.key()) {
+            None => Ok(()),
+            Some(state) => Err(Error::TextChanged {
+                run: run(),
+                expected: state.text.clone(),
+                got: store.key().to_owned(),
+            }),
+        }
+    }
+
+    fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
+        let steps = experiment.autoencoder.steps;
+        self.autoencoder
+            .as_ref()
+            .is_some_and(|(state, _)| state.step >= steps)
+    }
+
+    pub(crate) fn states(&self) -> impl Iterator<Item = &TrainState> {
+        let calm = [&self.autoencoder, &self.lm].into_iter().flatten();
+        calm.map(|(state, _)| state)
+            .chain(self.baseline.iter().map(|(state, _)| state))
+    }
+}
+
+/// Cuts the records back to the checkpoints that the run goes on from.
+pub(crate) fn cut_records(directory: &RunDir, found: &Found) -> Result<()> {
+    let keep = |stage: Stage, step: u64| {
+        found
+            .states()
+            .any(|state| state.stage == stage && step <= state.step)
+    };
+    truncate_after(&directory.metrics(), |row: &MetricRow| {
+        keep(row.stage, row.step)
+    })?;
+    truncate_after(&directory.eval_history(), |row: &calm_report::EvalPoint| {
+        keep(row.stage, row.step)
+    })?;
+    Ok(())
+}

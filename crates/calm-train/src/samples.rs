@@ -1,0 +1,101 @@
+//! Sample texts at the end of a run.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use calm_baseline::{TokenGenerator, TokenModel, TokenSampler};
+use calm_likelihood_free::BatchSampler;
+use calm_lm::{CalmModel, GenerateOptions, Generator};
+use calm_nn::Limits;
+use calm_report::SampleText;
+
+use crate::Result;
+use crate::event::{Event, Observer};
+use crate::step_loop::Run;
+
+/// Texts of the CALM; false where the run was interrupted.
+pub(crate) fn write_samples(
+    model: &CalmModel,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let experiment = run.experiment;
+    let settings = &experiment.samples;
+    let mut write = |temperature: f64, prompt: &[u32]| {
+        let sampler =
+            BatchSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
+        let options = GenerateOptions {
+            sampler,
+            max_tokens: settings.tokens,
+            end_of_text: run.tokenizer.end_of_text(),
+            seed: experiment.seed,
+        };
+        let prompts = [prompt.to_vec()];
+        let generator = Generator::new(model, &experiment.model, &prompts, options, run.device)?;
+        let how =
+            (sampler.power() > 1).then(|| format!("batch of {} draws per chunk", sampler.pool()));
+        Ok((sampler.temperature(), generator.run().remove(0), how))
+    };
+    write_each("", run, &mut write, observe)
+}
+
+/// Texts of the token baseline; false where the run was interrupted.
+pub(crate) fn write_baseline_samples(
+    model: &TokenModel,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let experiment = run.experiment;
+    let mut write = |temperature: f64, prompt: &[u32]| {
+        let sampler = TokenSampler::new(temperature, None, None)
+            .expect("the configuration allows no temperature below 0");
+        let limits = Limits {
+            window: experiment.model.window,
+            max_tokens: experiment.samples.tokens,
+            end_of_text: run.tokenizer.end_of_text(),
+        };
+        let (prompts, seed) = ([prompt.to_vec()], experiment.seed);
+        let generator = TokenGenerator::new(model, sampler, limits, &prompts, seed, run.device)
+            .map_err(calm_lm::Error::from)?;
+        let how = Some("token baseline".to_owned());
+        Ok((temperature, generator.run().remove(0), how))
+    };
+    write_each("baseline-", run, &mut write, observe)
+}
+
+/// Temperature, new tokens, and how they were drawn.
+type Written = (f64, Vec<u32>, Option<String>);
+
+/// One text for every prompt and temperature, each in a file of its own whose name begins with
+/// `prefix`; false where the run was interrupted.
+fn write_each(
+    prefix: &str,
+    run: &Run<'_>,
+    write: &mut dyn FnMut(f64, &[u32]) -> Result<Written>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let settings = &run.experiment.samples;
+    for (t, &temperature) in settings.temperatures.iter().enumerate() {
+        for (p, prompt) in settings.prompts.iter().enumerate() {
+            if run.interrupt.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
+            let begun = Instant::now();
+            let (temperature, generated, sampler) =
+                write(temperature, &run.tokenizer.encode(prompt)?)?;
+            let sample = SampleText {
+                temperature,
+                sampler,
+                prompt: prompt.clone(),
+                text: run.tokenizer.decode(&generated)?,
+                tokens: generated.len() as u64,
+                seed: run.experiment.seed,
+                seconds: Some(begun.elapsed().as_secs_f64()),
+            };
+            let name = format!("{prefix}{t}-{p}.json");
+            sample.save(&run.directory.samples().join(name))?;
+            observe(Event::Sampled(&sample));
+        }
+    }
+    Ok(true)
+}
