@@ -17,6 +17,8 @@ pub enum CliError {
     #[error(transparent)]
     Sampling(#[from] calm_baseline::SamplingError),
     #[error(transparent)]
+    Compare(#[from] calm_compare::Error),
+    #[error(transparent)]
     Eval(#[from] calm_eval::EvalError),
     #[error("{0}")]
     Usage(String),

@@ -1,6 +1,8 @@
 //! The `calm` command; one file per subcommand. Errors go to stderr in one line, and the exit
 //! status is 0 only where everything asked for was done.
 
+mod compare;
+mod cost;
 mod data;
 mod error;
 mod eval;
@@ -8,6 +10,7 @@ mod generate;
 mod interrupt;
 mod model;
 mod output;
+mod plan;
 mod progress;
 mod report;
 mod train;
@@ -39,6 +42,12 @@ enum Command {
     Eval(eval::Args),
     /// Continue a prompt.
     Generate(generate::Args),
+    /// Train and score CALMs and token models on equal work, and write the frontier.
+    Compare(compare::Args),
+    /// Count parameters, FLOPs and cache bytes: the published table, or a preset.
+    Cost(cost::Args),
+    /// Recommend size, data and K for a training budget, by a comparison's scaling law.
+    Plan(plan::Args),
     /// Work on corpora.
     Data(data::Args),
     /// Write report.html of a run again.
@@ -50,6 +59,9 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Cost(args) => cost::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Data(args) => data::run(args),
         Command::Report(args) => report::run(args),
     };

@@ -30,6 +30,12 @@ impl Progress {
         }
     }
 
+    /// Shows a line of its own.
+    pub fn note(&mut self, text: &str) {
+        self.finish_bar();
+        self.line(text);
+    }
+
     /// Shows one event.
     pub fn show(&mut self, event: Event<'_>) {
         match event {

@@ -163,7 +163,7 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
     lines
 }
 
-fn run_info(device_string: &str, device: &burn::tensor::Device) -> RunInfo {
+pub fn run_info(device_string: &str, device: &burn::tensor::Device) -> RunInfo {
     let git = |args: &[&str]| -> Option<String> {
         let output = std::process::Command::new("git").args(args).output().ok()?;
         output

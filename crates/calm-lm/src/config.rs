@@ -185,9 +185,16 @@ impl ModelConfig {
 
     /// FLOPs per generated token: one step with one head sample and one decode (T = 1).
     pub fn inference_flops(&self, context: usize) -> f64 {
-        let macs = self.backbone().forward_macs(context)
-            + self.head().forward_macs(context)
-            + self.autoencoder().decoder_macs();
+        self.sampling_flops(context, 1)
+    }
+
+    /// FLOPs per generated token where each chunk is chosen among `samples` draws of the head,
+    /// all decoded, as a temperature below 1 does.
+    pub fn sampling_flops(&self, context: usize, samples: u64) -> f64 {
+        let head = self.head();
+        let (one, shared) = (head.forward_macs(context), head.shared_macs());
+        let draws = samples * (one - shared + self.autoencoder().decoder_macs()) + shared;
+        let macs = self.backbone().forward_macs(context) + draws;
         2.0 * macs as f64 / self.chunk_size as f64
     }
 }

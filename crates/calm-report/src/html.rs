@@ -135,15 +135,20 @@ fn page(records: &Records) -> String {
     body.push_str(&sections::samples(records));
     body.push_str(&sections::configuration(records));
     body.push_str(&sections::machine(records));
+    html_page(&format!("{} · CALM run", records.name), &body)
+}
+
+/// A whole page in the style of the reports around `body`, which is HTML; it loads nothing.
+pub fn html_page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <meta http-equiv=\"Content-Security-Policy\" \
          content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{} · CALM run</title>\n<style>\n{STYLE}{CHART_CSS}</style>\n</head>\n<body>\n\
+         <title>{}</title>\n<style>\n{STYLE}{CHART_CSS}</style>\n</head>\n<body>\n\
          <main>\n{body}<footer>calm-report {}</footer>\n</main>\n</body>\n</html>\n",
-        escape(&records.name),
+        escape(title),
         env!("CARGO_PKG_VERSION"),
     )
 }

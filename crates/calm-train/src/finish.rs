@@ -18,9 +18,10 @@ use crate::step_loop::Run;
 use crate::{Result, machine};
 
 /// What a run has trained, without autodiff, and the state of its last stage.
+#[allow(clippy::large_enum_variant)] // There is one of these in a run.
 pub(crate) enum Trained {
     Autoencoder(ChunkAutoencoder, TrainState),
-    Calm(Box<CalmModel>, TrainState),
+    Calm(CalmModel, TrainState),
     Baseline(TokenModel, TrainState),
 }
 

@@ -7,10 +7,21 @@ use toml::{Table, Value};
 use crate::{Error, Experiment, Result};
 
 /// The presets in the program, each a complete TOML file under `presets/`.
-pub const PRESETS: [(&str, &str); 2] = [
+///
+/// A `transformer` preset is the file of the CALM that it is the counterpart of.
+pub const PRESETS: [(&str, &str); 8] = [
     ("debug", include_str!("../../../presets/debug.toml")),
     ("nano", include_str!("../../../presets/nano.toml")),
+    ("calm-m", CALM_M),
+    ("calm-l", CALM_L),
+    ("calm-xl", CALM_XL),
+    ("transformer-s", CALM_M),
+    ("transformer-m", CALM_L),
+    ("transformer-l", CALM_XL),
 ];
+const CALM_M: &str = include_str!("../../../presets/calm-m.toml");
+const CALM_L: &str = include_str!("../../../presets/calm-l.toml");
+const CALM_XL: &str = include_str!("../../../presets/calm-xl.toml");
 
 /// The experiment of a preset (or of a complete .toml file), with `key=value` overrides.
 ///
@@ -26,7 +37,12 @@ pub fn resolve(preset: &str, overrides: &[String]) -> Result<Experiment> {
         }
         None => return Err(unknown_preset(preset)),
     };
-    parse(&origin, &text, overrides)
+    let mut experiment = parse(&origin, &text, overrides)?;
+    // A transformer preset shares a CALM's file.
+    if PRESETS.iter().any(|(name, _)| *name == preset) {
+        experiment.preset = preset.to_owned();
+    }
+    Ok(experiment)
 }
 
 /// Reads the resolved configuration of a run.

@@ -283,7 +283,7 @@ fn train_calm(
         autoencoder,
         language_model,
     };
-    Ok(Some(Trained::Calm(Box::new(calm), state)))
+    Ok(Some(Trained::Calm(calm, state)))
 }
 
 /// The token baseline; `None` where the run was interrupted.

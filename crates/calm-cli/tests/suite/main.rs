@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod commands;
+mod compare;
+mod cost;
 mod signals;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,98 @@
+//! `calm compare`.
+
+use std::path::PathBuf;
+
+use calm_compare::{CellKind, CellRecord, Event, Grid, Options, compare};
+use calm_data::CacheDir;
+use calm_lm::DEVICE_FORMS;
+use calm_report::Table;
+use calm_report::format::with_error;
+
+use crate::error::{CliError, Result};
+use crate::interrupt;
+use crate::output::print;
+use crate::progress::Progress;
+use crate::train::run_info;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A grid (debug, nano) or a complete .toml file.
+    #[arg(long, default_value = "nano")]
+    grid: String,
+    /// The directory of the comparison [default: runs/compare-NAME]; called again with it, the
+    /// comparison goes on and repeats no finished cell.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
+    device: String,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let grid = Grid::resolve(&args.grid)?;
+    let out = args
+        .out
+        .unwrap_or_else(|| PathBuf::from("runs").join(format!("compare-{}", grid.name)));
+    let device = calm_lm::open_device(&args.device)?;
+    let options = Options {
+        out: out.clone(),
+        device: &device,
+        device_name: &args.device,
+        info: run_info(&args.device, &device),
+        cache: &CacheDir::default_location()?,
+        interrupt: interrupt::install(),
+    };
+    let mut progress = Progress::new();
+    let comparison = compare(&grid, &options, &mut |event| match event {
+        Event::CellStarted { name, index, of } => {
+            progress.note(&format!("cell {} of {of}: {name}", index + 1));
+        }
+        Event::Train(event) => {
+            if let calm_train::Event::StageStarted { .. } = &event {
+                interrupt::save_from_now_on();
+            }
+            progress.show(event);
+        }
+        Event::CellDone(cell) => progress.note(&summary(cell)),
+    });
+    progress.finish_bar();
+    let Some(comparison) = comparison? else {
+        return Err(CliError::Interrupted(format!(
+            "stopped; finished cells are kept: go on with `cargo xtask compare --grid {} --out {}`",
+            args.grid,
+            out.display()
+        )));
+    };
+    let mut table = Table::new(["cell", "K", "Brier-1", "BrierLM", "tokens/s at batch 1"]);
+    for cell in &comparison.cells {
+        table.row([
+            format!("{} seed {}", cell.model, cell.seed),
+            cell.chunk_size.to_string(),
+            with_error(cell.scores.brier[0], cell.scores.brier_se[0]),
+            match cell.scores.brier_lm {
+                0.0 => "0".to_owned(),
+                value => with_error(value, cell.scores.brier_lm_se),
+            },
+            cell.speed_at(1)
+                .map_or(String::new(), |row| format!("{:.0}", row.tokens_per_s)),
+        ]);
+    }
+    print(&format!(
+        "{}report: {}\n",
+        table.to_text(),
+        out.join("compare.html").display()
+    ))
+}
+
+fn summary(cell: &CellRecord) -> String {
+    let kind = match cell.kind {
+        CellKind::Calm => format!("CALM, K = {}", cell.chunk_size),
+        CellKind::Baseline => "token model".to_owned(),
+    };
+    format!(
+        "{} seed {} ({kind}): Brier-1 {} after {:.1e} FLOP",
+        cell.model,
+        cell.seed,
+        with_error(cell.scores.brier[0], cell.scores.brier_se[0]),
+        cell.train_flops,
+    )
+}

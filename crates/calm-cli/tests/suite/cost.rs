@@ -1,0 +1,72 @@
+//! `calm cost` against the published table.
+
+use serde_json::Value;
+
+use crate::{Place, failure, success};
+
+fn rows(place: &Place, more: &[&str]) -> Vec<Value> {
+    let args = [&["cost", "--json", "cost.json"][..], more].concat();
+    success(&place.calm(&args).output().unwrap());
+    let text = std::fs::read_to_string(place.path("cost.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// All twelve FLOPs of the main table within 5 %, parameters within 1 %; of the table of chunk
+/// sizes, where the rule is known to come out low, within 8 %.
+#[test]
+fn the_published_table_is_met() {
+    let rows = rows(&Place::new(), &[]);
+    let mut flops = 0;
+    for row in &rows {
+        let off = |key: &str| {
+            let theirs = row["published"][key].as_f64()?;
+            Some((row[key].as_f64().unwrap() / theirs - 1.0).abs())
+        };
+        let main = off("parameters").is_some();
+        for key in ["train_flops", "infer_flops_per_token"] {
+            if let Some(off) = off(key) {
+                assert!(off < if main { 0.05 } else { 0.08 }, "{row}: {off:.3}");
+                flops += usize::from(main);
+            }
+        }
+        if let Some(off) = off("parameters") {
+            assert!(off < 0.01, "{row}: {off:.3}");
+        }
+    }
+    assert_eq!(flops, 12);
+    let sizes: Vec<_> = rows
+        .iter()
+        .filter(|row| row["model"] == "calm-l")
+        .map(|row| row["chunk_size"].as_u64().unwrap())
+        .collect();
+    assert_eq!(sizes, [4, 1, 2, 8]);
+}
+
+#[test]
+fn a_preset_is_counted_as_it_would_be_trained() {
+    let place = Place::new();
+    let found = rows(&place, &["--preset", "debug", "--samples", "1"]);
+    assert_eq!(found.len(), 2);
+    let (calm, baseline) = (&found[0], &found[1]);
+    assert_eq!(calm["train_tokens"], 60.0 * 2.0 * 64.0);
+    assert_eq!(
+        calm["infer_flops_per_token"],
+        calm["low_temperature_flops_per_token"]
+    );
+    assert!(calm["train_flops"].as_f64() > calm["train_flops_without_autoencoder"].as_f64());
+    // Equal layers: K times fewer cached positions.
+    assert_eq!(
+        calm["cache_bytes_per_token"].as_f64().unwrap() * 2.0,
+        baseline["cache_bytes_per_token"].as_f64().unwrap()
+    );
+    let wider = rows(
+        &place,
+        &["--preset", "debug", "--set", "model.chunk_size=4"],
+    );
+    assert!(wider[0]["infer_flops_per_token"].as_f64() < calm["infer_flops_per_token"].as_f64());
+    let unknown = place
+        .calm(&["cost", "--preset", "calm-n"])
+        .output()
+        .unwrap();
+    assert!(failure(&unknown).contains("calm-m"));
+}

@@ -1,0 +1,79 @@
+//! What can go wrong with a comparison.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a comparison could not go on. Finished cells are kept and not repeated.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// No such grid.
+    #[error("unknown grid '{given}'; known: {known}, or a .toml file")]
+    UnknownGrid {
+        /// What was given.
+        given: String,
+        /// The grids in the program.
+        known: String,
+    },
+    /// A grid that can't be compared.
+    #[error("{origin}: {detail}")]
+    BadGrid {
+        /// Where it comes from.
+        origin: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A directory that holds results of another grid.
+    #[error(
+        "{}: this cell was made with another configuration or protocol; give another --out, or remove the directory to make it again",
+        path.display()
+    )]
+    OtherCell {
+        /// The cell's directory.
+        path: PathBuf,
+    },
+    /// Training failed.
+    #[error("cell {cell}: {source}")]
+    Train {
+        /// Which.
+        cell: String,
+        /// Why.
+        source: Box<calm_train::Error>,
+    },
+    /// An experiment that is not valid, or a run that can't be read.
+    #[error(transparent)]
+    Experiment(Box<calm_train::Error>),
+    /// A model could not be loaded.
+    #[error(transparent)]
+    Model(#[from] calm_lm::Error),
+    /// A model could not be scored.
+    #[error(transparent)]
+    Eval(#[from] calm_eval::EvalError),
+    /// A record could not be read or written.
+    #[error(transparent)]
+    Record(#[from] calm_report::Error),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl From<calm_train::Error> for Error {
+    fn from(error: calm_train::Error) -> Self {
+        Self::Experiment(Box::new(error))
+    }
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;

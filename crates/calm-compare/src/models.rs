@@ -1,0 +1,168 @@
+//! The cells of a model taken together, and what a CALM says against the token models.
+
+use calm_report::format;
+use serde::Serialize;
+
+use crate::frontier::{Finding, Point, compare};
+use crate::grid::CellKind;
+use crate::record::CellRecord;
+
+/// One model of the grid over its seeds.
+pub(crate) struct Model<'a> {
+    pub name: &'a str,
+    pub cells: Vec<&'a CellRecord>,
+}
+
+/// What a CALM says against the frontier of the token models.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub model: String,
+    /// By training FLOPs, the autoencoder's included, over the learning curves.
+    pub training_flops: Finding,
+    /// By seconds in training steps, over the learning curves.
+    pub training_seconds: Finding,
+    /// By inference FLOPs per token, over the final scores.
+    pub inference_flops: Finding,
+    /// By seconds per token at batch 1, over the final scores.
+    pub seconds_per_token: Finding,
+}
+
+pub(crate) fn models(cells: &[CellRecord]) -> Vec<Model<'_>> {
+    let mut models: Vec<Model<'_>> = Vec::new();
+    for cell in cells {
+        match models.iter_mut().find(|m| m.name == cell.model) {
+            Some(model) => model.cells.push(cell),
+            None => models.push(Model {
+                name: &cell.model,
+                cells: vec![cell],
+            }),
+        }
+    }
+    models
+}
+
+impl Model<'_> {
+    pub(crate) fn kind(&self) -> CellKind {
+        self.cells[0].kind
+    }
+
+    /// The mean of a figure over the seeds, and its standard error: that of the text, and where
+    /// there are several seeds that of the seeds, added in squares.
+    pub(crate) fn mean(
+        &self,
+        value: impl Fn(&CellRecord) -> f64,
+        error: impl Fn(&CellRecord) -> f64,
+    ) -> (f64, f64) {
+        let n = self.cells.len() as f64;
+        let mean = self.cells.iter().map(|c| value(c)).sum::<f64>() / n;
+        let text = self.cells.iter().map(|c| error(c)).sum::<f64>() / n;
+        let seeds = if n > 1.0 {
+            let square: f64 = self.cells.iter().map(|c| (value(c) - mean).powi(2)).sum();
+            square / (n - 1.0) / n
+        } else {
+            0.0
+        };
+        (mean, (text * text + seeds).sqrt())
+    }
+
+    pub(crate) fn brier(&self, n: usize) -> (f64, f64) {
+        self.mean(|c| c.scores.brier[n], |c| c.scores.brier_se[n])
+    }
+
+    /// Final Brier-1 at a cost.
+    pub(crate) fn point(&self, cost: impl Fn(&CellRecord) -> f64) -> Point {
+        let (quality, error) = self.brier(0);
+        Point {
+            cost: self.mean(cost, |_| 0.0).0,
+            quality,
+            error,
+        }
+    }
+
+    /// Learning curves of all seeds, point by point, averaged.
+    pub(crate) fn curve(&self, cost: impl Fn(&crate::CurvePoint) -> f64) -> Vec<Point> {
+        let length = self.cells.iter().map(|c| c.curve.len()).min().unwrap_or(0);
+        (0..length)
+            .map(|i| {
+                let at = |c: &CellRecord| c.curve[i];
+                let (quality, error) = self.mean(|c| at(c).brier_1, |c| at(c).brier_1_se);
+                let cost = self.mean(|c| cost(&at(c)), |_| 0.0).0;
+                Point {
+                    cost,
+                    quality,
+                    error,
+                }
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
+    let baselines: Vec<&Model<'_>> = models
+        .iter()
+        .filter(|m| m.kind() == CellKind::Baseline)
+        .collect();
+    let on_curves = |model: &Model<'_>, cost: fn(&crate::CurvePoint) -> f64| {
+        let reference: Vec<Point> = baselines.iter().flat_map(|b| b.curve(cost)).collect();
+        let last = model.curve(cost).last().copied();
+        last.map_or(Finding::Apart, |last| compare(last, &reference))
+    };
+    let on_scores = |model: &Model<'_>, cost: fn(&CellRecord) -> f64| {
+        let reference: Vec<Point> = baselines.iter().map(|b| b.point(cost)).collect();
+        compare(model.point(cost), &reference)
+    };
+    models
+        .iter()
+        .filter(|m| m.kind() == CellKind::Calm)
+        .map(|model| Verdict {
+            model: model.name.to_owned(),
+            training_flops: on_curves(model, |p| p.train_flops),
+            training_seconds: on_curves(model, |p| p.train_seconds),
+            inference_flops: on_scores(model, |c| c.infer_flops_per_token),
+            seconds_per_token: on_scores(model, |c| {
+                c.speed_at(1).map_or(f64::NAN, |row| 1.0 / row.tokens_per_s)
+            }),
+        })
+        .collect()
+}
+
+/// A verdict in words.
+pub(crate) fn sentence(verdict: &Verdict) -> String {
+    let say = |finding: &Finding, cost: &str| match finding {
+        Finding::EqualQuality { saving, interval } => {
+            let share = |x: f64| format!("{:.0} %", 100.0 * x.abs());
+            let (word, low, high) = if *saving >= 0.0 {
+                ("less", interval[0], interval[1])
+            } else {
+                ("more", -interval[1], -interval[0])
+            };
+            format!(
+                "{} {word} {cost} than the token models at equal quality (95 % interval {:.0} to \
+                 {:.0} %)",
+                share(*saving),
+                100.0 * low,
+                100.0 * high
+            )
+        }
+        Finding::EqualCost {
+            difference,
+            interval,
+        } => format!(
+            "at equal {cost}, Brier-1 {} by {} (95 % interval {} to {}); the qualities do not \
+             overlap, so no saving is stated",
+            if *difference < 0.0 { "lower" } else { "higher" },
+            format::significant(difference.abs(), 2),
+            format::significant(interval[0], 2),
+            format::significant(interval[1], 2),
+        ),
+        Finding::Apart => format!("in {cost} neither quality nor cost overlap: nothing is stated"),
+    };
+    format!(
+        "{}: {}; {}; {}; {}.",
+        verdict.model,
+        say(&verdict.training_flops, "training FLOPs"),
+        say(&verdict.training_seconds, "training time"),
+        say(&verdict.inference_flops, "inference FLOPs"),
+        say(&verdict.seconds_per_token, "time per token at batch 1"),
+    )
+}

@@ -1,0 +1,217 @@
+//! What is kept of a cell: `cell.json` in its directory, and a row of `cells.csv`.
+
+use std::path::Path;
+
+use calm_eval::BrierReport;
+use serde::{Deserialize, Serialize};
+
+use crate::grid::{CellKind, ProtocolConfig, SpeedConfig};
+use crate::{Error, Result};
+
+/// Everything that was measured of one cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// The experiment as TOML and the protocol: equal for a cell that need not be made again.
+    pub made_with: MadeWith,
+    /// Name of the model in the grid.
+    pub model: String,
+    /// Its kind.
+    pub kind: CellKind,
+    /// Seed.
+    pub seed: u64,
+    /// Tokens per step, K.
+    pub chunk_size: usize,
+    /// Parameters, without the autoencoder's.
+    pub parameters: u64,
+    /// Training tokens of the language model.
+    pub train_tokens: u64,
+    /// Training FLOPs, the autoencoder's training and its frozen encoder included.
+    pub train_flops: f64,
+    /// Training FLOPs of backbone and head alone.
+    pub train_flops_without_autoencoder: f64,
+    /// Seconds spent in training steps, all stages.
+    pub train_seconds: f64,
+    /// Largest resident memory of the process while it was trained, bytes.
+    pub peak_rss_bytes: Option<u64>,
+    /// FLOPs per generated token, one sample a step, the decoder included.
+    pub infer_flops_per_token: f64,
+    /// The same without the decoder.
+    pub infer_flops_per_token_without_autoencoder: f64,
+    /// Key/value cache per token of context, bytes.
+    pub cache_bytes_per_token: f64,
+    /// Scores.
+    pub scores: Scores,
+    /// Perplexity per token; a CALM has none.
+    pub perplexity: Option<f64>,
+    /// Quality on the way, by cost.
+    pub curve: Vec<CurvePoint>,
+    /// Decoding.
+    pub speed: Vec<SpeedRow>,
+}
+
+/// What a cell was made with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MadeWith {
+    /// The experiment as TOML.
+    pub experiment: String,
+    /// The protocol of the scores.
+    pub protocol: ProtocolConfig,
+    /// How decoding was timed.
+    pub speed: SpeedConfig,
+    /// The device.
+    pub device: String,
+}
+
+/// Brier scores under the comparison's protocol. Arrays hold n = 1..4.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Brier-1..4.
+    pub brier: [f64; 4],
+    /// Their standard errors over windows.
+    pub brier_se: [f64; 4],
+    /// BrierLM.
+    pub brier_lm: f64,
+    /// Its standard error.
+    pub brier_lm_se: f64,
+    /// Brier-1..4 of the unigram distribution at the same positions.
+    pub unigram: [f64; 4],
+    /// Positions scored.
+    pub positions: u64,
+}
+
+impl From<&BrierReport> for Scores {
+    fn from(report: &BrierReport) -> Self {
+        let e = &report.estimate;
+        Self {
+            brier: e.brier,
+            brier_se: e.brier_se,
+            brier_lm: e.brier_lm,
+            brier_lm_se: e.brier_lm_se,
+            unigram: report.unigram,
+            positions: e.positions,
+        }
+    }
+}
+
+/// Quality during training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Training tokens of the language model so far.
+    pub tokens: u64,
+    /// Training FLOPs so far, the autoencoder's included.
+    pub train_flops: f64,
+    /// Seconds in training steps so far, all stages.
+    pub train_seconds: f64,
+    /// Brier-1 and its standard error, at every position of the cell's own evaluation on the way.
+    pub brier_1: f64,
+    /// Its standard error.
+    pub brier_1_se: f64,
+}
+
+/// Decoding at one batch size: medians.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpeedRow {
+    /// Texts side by side.
+    pub batch: usize,
+    /// Seconds from the prompts to the first token of every text.
+    pub first_token_seconds: f64,
+    /// Tokens per second after that, all texts together.
+    pub tokens_per_s: f64,
+    /// Generative steps per 1,000 tokens of a text.
+    pub steps_per_1000_tokens: f64,
+}
+
+impl CellRecord {
+    /// Reads `cell.json`; `None` where there is none.
+    ///
+    /// # Errors
+    /// A file that can't be read or parsed.
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(path)(e)),
+        };
+        let bad = |e: serde_json::Error| Error::io(path)(std::io::Error::other(e));
+        serde_json::from_str(&text).map(Some).map_err(bad)
+    }
+
+    /// Writes `cell.json` atomically.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("numbers have a JSON form");
+        Ok(calm_report::write_atomic(path, (text + "\n").as_bytes())?)
+    }
+
+    /// Its speed at a batch size.
+    pub fn speed_at(&self, batch: usize) -> Option<&SpeedRow> {
+        self.speed.iter().find(|row| row.batch == batch)
+    }
+}
+
+/// All cells as CSV, one row a cell, with a header.
+pub fn to_csv(records: &[CellRecord]) -> String {
+    let batches: Vec<usize> = records
+        .first()
+        .map_or(Vec::new(), |r| r.speed.iter().map(|s| s.batch).collect());
+    let mut text = String::from(
+        "model,kind,seed,chunk_size,parameters,train_tokens,train_flops,\
+         train_flops_without_autoencoder,train_seconds,peak_rss_bytes,infer_flops_per_token,\
+         infer_flops_per_token_without_autoencoder,cache_bytes_per_token,perplexity,brier_lm,\
+         brier_lm_se,positions",
+    );
+    for n in 1..=4 {
+        text.push_str(&format!(",brier_{n},brier_{n}_se,unigram_{n}"));
+    }
+    for batch in &batches {
+        text.push_str(&format!(
+            ",first_token_seconds_batch_{batch},tokens_per_s_batch_{batch}"
+        ));
+    }
+    text.push_str(",steps_per_1000_tokens\n");
+    let optional = |value: Option<String>| value.unwrap_or_default();
+    for r in records {
+        let kind = match r.kind {
+            CellKind::Calm => "calm",
+            CellKind::Baseline => "baseline",
+        };
+        let mut cells = vec![
+            r.model.clone(),
+            kind.to_owned(),
+            r.seed.to_string(),
+            r.chunk_size.to_string(),
+            r.parameters.to_string(),
+            r.train_tokens.to_string(),
+            r.train_flops.to_string(),
+            r.train_flops_without_autoencoder.to_string(),
+            r.train_seconds.to_string(),
+            optional(r.peak_rss_bytes.map(|b| b.to_string())),
+            r.infer_flops_per_token.to_string(),
+            r.infer_flops_per_token_without_autoencoder.to_string(),
+            r.cache_bytes_per_token.to_string(),
+            optional(r.perplexity.map(|p| p.to_string())),
+            r.scores.brier_lm.to_string(),
+            r.scores.brier_lm_se.to_string(),
+            r.scores.positions.to_string(),
+        ];
+        for n in 0..4 {
+            let s = &r.scores;
+            cells.extend([s.brier[n], s.brier_se[n], s.unigram[n]].map(|x| x.to_string()));
+        }
+        for &batch in &batches {
+            let row = r.speed_at(batch);
+            cells.push(optional(row.map(|row| row.first_token_seconds.to_string())));
+            cells.push(optional(row.map(|row| row.tokens_per_s.to_string())));
+        }
+        let steps = r
+            .speed
+            .first()
+            .map(|row| row.steps_per_1000_tokens.to_string());
+        cells.push(optional(steps));
+        text.push_str(&cells.join(","));
+        text.push('\n');
+    }
+    text
+}

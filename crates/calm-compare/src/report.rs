@@ -1,0 +1,298 @@
+//! `cells.csv`, `comparison.json`, the charts, and `compare.html`.
+
+use std::path::Path;
+
+use calm_report::{LineChart, Scale, Series, Table, escape, format, html_page, write_atomic};
+use serde::Serialize;
+
+use crate::Result;
+use crate::compare::Comparison;
+use crate::frontier::Point;
+use crate::grid::CellKind;
+use crate::models::{Model, Verdict, models, sentence, verdicts};
+use crate::record::{CellRecord, to_csv};
+use crate::scaling::{Fit, FitError, Law};
+use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
+use crate::techniques::Technique;
+
+/// Writes every file of the comparison.
+pub(crate) fn write(comparison: &Comparison, out: &Path) -> Result<()> {
+    let models = models(&comparison.cells);
+    let verdicts = verdicts(&models);
+    write_atomic(&out.join("cells.csv"), to_csv(&comparison.cells).as_bytes())?;
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        grid: &'a crate::Grid,
+        verdicts: &'a [Verdict],
+        techniques: &'a [Technique],
+        /// Absent where no law could be fitted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scaling: Option<&'a Fit>,
+        cells: &'a [CellRecord],
+    }
+    let whole = Whole {
+        grid: &comparison.grid,
+        verdicts: &verdicts,
+        techniques: &comparison.techniques,
+        scaling: comparison.scaling.as_ref().ok(),
+        cells: &comparison.cells,
+    };
+    let text = serde_json::to_string_pretty(&whole).expect("numbers have a JSON form");
+    write_atomic(&out.join("comparison.json"), (text + "\n").as_bytes())?;
+    let charts = charts(&models);
+    for (name, chart) in &charts {
+        write_atomic(&out.join(name), chart.to_svg().as_bytes())?;
+    }
+    let page = page(comparison, &models, &verdicts, &charts);
+    Ok(write_atomic(&out.join("compare.html"), page.as_bytes())?)
+}
+
+fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
+    let curve_chart = |title: &str, x: &str, cost: fn(&crate::CurvePoint) -> f64| {
+        let chart = LineChart::new(title, x, "Brier-1").scales(Scale::Log, Scale::Linear);
+        models.iter().fold(chart, |chart, model| {
+            let points = model.curve(cost);
+            let xy = points.iter().map(|p| (p.cost, p.quality)).collect();
+            let errors = points.iter().map(|p| p.error).collect();
+            chart.series(Series::new(model.name, xy).with_errors(errors).with_dots())
+        })
+    };
+    let score_chart = |title: &str, x: &str, cost: fn(&CellRecord) -> f64| {
+        let chart = LineChart::new(title, x, "Brier-1").scales(Scale::Log, Scale::Linear);
+        let kinds = [
+            (CellKind::Baseline, "token models"),
+            (CellKind::Calm, "CALM"),
+        ];
+        kinds.into_iter().fold(chart, |chart, (kind, name)| {
+            let mut points: Vec<Point> = models
+                .iter()
+                .filter(|m| m.kind() == kind)
+                .map(|m| m.point(cost))
+                .collect();
+            points.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+            let xy = points.iter().map(|p| (p.cost, p.quality)).collect();
+            let errors = points.iter().map(|p| p.error).collect();
+            chart.series(Series::new(name, xy).with_errors(errors).with_dots())
+        })
+    };
+    let chart = LineChart::new("Decoding speed", "texts side by side", "tokens/s")
+        .scales(Scale::Log, Scale::Log);
+    let speed = models.iter().fold(chart, |chart, model| {
+        let rows = &model.cells[0].speed;
+        let xy = rows
+            .iter()
+            .map(|r| (r.batch as f64, r.tokens_per_s))
+            .collect();
+        chart.series(Series::new(model.name, xy).with_dots())
+    });
+    vec![
+        (
+            "training-flops.svg",
+            curve_chart(
+                "Quality by training work",
+                "training FLOPs, autoencoder included",
+                |p| p.train_flops,
+            ),
+        ),
+        (
+            "training-seconds.svg",
+            curve_chart(
+                "Quality by training time",
+                "seconds in training steps",
+                |p| p.train_seconds,
+            ),
+        ),
+        (
+            "inference-flops.svg",
+            score_chart(
+                "Quality by inference work",
+                "FLOPs per token, one sample a step, decoder included",
+                |c| c.infer_flops_per_token,
+            ),
+        ),
+        ("speed.svg", speed),
+    ]
+}
+
+fn page(
+    comparison: &Comparison,
+    models: &[Model<'_>],
+    verdicts: &[Verdict],
+    charts: &[(&'static str, LineChart)],
+) -> String {
+    let grid = &comparison.grid;
+    let mut body = format!(
+        "<header><h1>Comparison “{}”</h1></header>\n",
+        escape(&grid.name)
+    );
+    let mut section = |title: &str, content: String| {
+        body.push_str(&format!(
+            "<section>\n<h2>{}</h2>\n{content}</section>\n",
+            escape(title)
+        ));
+    };
+    let scroll = |table: &Table| format!("<div class=\"scroll\">{}</div>\n", table.to_html());
+    let caption = |text: &str| format!("<p class=\"caption\">{}</p>\n", escape(text));
+
+    section(
+        "What it says",
+        format!(
+            "<ul>\n{}</ul>\n{}",
+            verdicts
+                .iter()
+                .map(|v| format!("<li>{}</li>\n", escape(&sentence(v))))
+                .collect::<String>(),
+            caption(
+                "Against the frontier of the token models of this grid, quality being Brier-1. \
+                 Savings are interpolated between measured points, with 95 % intervals from the \
+                 standard errors; nothing is extrapolated. Training is compared on the learning \
+                 curves (the last point of the CALM against all points of the token models), \
+                 inference on the final scores.",
+            )
+        ),
+    );
+    section(
+        "Scores",
+        format!(
+            "{}{}",
+            scroll(&scores_table(models)),
+            caption(&protocol(comparison))
+        ),
+    );
+    section(
+        "Frontier",
+        charts
+            .iter()
+            .map(|(_, chart)| chart.to_svg())
+            .collect::<String>(),
+    );
+    section(
+        "Cost and speed",
+        format!(
+            "{}{}{}",
+            scroll(&cost_table(models)),
+            scroll(&speed_table(models)),
+            caption(
+                "Training time is the time in steps. Memory is the process's largest resident \
+                 set up to the end of that cell's training: where several cells were trained by \
+                 one process, it is a bound, not a measurement, for all but the largest. First \
+                 token: from the prompts to the first token of every text. Tokens per second: \
+                 after that, all texts together.",
+            )
+        ),
+    );
+    section(
+        "Ways to be efficient, on this machine",
+        format!(
+            "{}<ul>\n{}</ul>\n{}",
+            scroll(&technique_table(&comparison.techniques)),
+            comparison
+                .techniques
+                .iter()
+                .map(|t| format!("<li>{}</li>\n", escape(&described(t))))
+                .collect::<String>(),
+            caption(
+                "Batch 1, temperature 1, the prompt's reading included; rows are timed in turn, \
+                 round by round; medians, and medians of the ratios within a round.",
+            )
+        ),
+    );
+    section("Scaling law with K", scaling(&comparison.scaling));
+    section("Reproduce", reproduction(comparison));
+    html_page(&format!("{} · comparison", grid.name), &body)
+}
+
+fn protocol(comparison: &Comparison) -> String {
+    let protocol = comparison.grid.protocol;
+    let positions = comparison.cells.first().map_or(0, |c| c.scores.positions);
+    format!(
+        "Mean over seeds ± standard error (of the text, over windows, and of the seeds where \
+         there are several). The same {} positions for all models: the multiples of {} tokens in \
+         {} windows of held-out text. CALM: {} draws a position, all pairs; token models: exact \
+         probabilities, {} drawn prefixes a position. Seed {}.",
+        format::grouped(positions),
+        protocol.every,
+        protocol.windows,
+        protocol.draws,
+        protocol.token_draws,
+        protocol.seed,
+    )
+}
+
+fn scaling(found: &std::result::Result<Fit, FitError>) -> String {
+    let fit = match found {
+        Ok(fit) => fit,
+        Err(why) => {
+            return format!(
+                "<p class=\"empty\">No law was fitted: {}.</p>\n",
+                escape(&why.to_string())
+            );
+        }
+    };
+    let mut table = Table::new(["coefficient", "value", "95 % interval"]);
+    type Coefficient = (&'static str, fn(&Law) -> f64);
+    let rows: [Coefficient; 6] = [
+        ("E, floor", |l| l.floor),
+        ("A, gain by parameters", |l| l.parameter_gain),
+        ("α, exponent of parameters", |l| l.parameter_exponent),
+        ("B, gain by data", |l| l.token_gain),
+        ("β, exponent of data", |l| l.token_exponent),
+        ("γ, exponent of K", |l| l.chunk_exponent),
+    ];
+    for (name, get) in rows {
+        let [low, high] = fit.interval(get);
+        table.row([
+            name.to_owned(),
+            format::significant(get(&fit.law), 3),
+            format!(
+                "{} to {}",
+                format::significant(low, 3),
+                format::significant(high, 3)
+            ),
+        ]);
+    }
+    let [n, d, k] = fit.range;
+    let span = |[low, high]: [f64; 2]| format!("{} to {}", format::count(low), format::count(high));
+    let text = format!(
+        "−ln Brier-1 = E + K^γ (A (N/{})^−α + B (D/{})^−β), N parameters without the autoencoder, D \
+         training tokens. {} runs, {} points of their learning curves ({} dropped: Brier-1 within \
+         two standard errors of 0). Root mean square error of ln Brier-1: {} on the fitted points, \
+         {} on runs left out one at a time, {} for the mean of the others. Valid for N from {}, D \
+         from {}, K from {}; outside of that it is a guess. Intervals: bootstrap over runs.",
+        format::count(fit.law.parameter_unit),
+        format::count(fit.law.token_unit),
+        fit.runs,
+        fit.points,
+        fit.dropped,
+        format::significant(fit.residual, 2),
+        format::significant(fit.heldout, 2),
+        format::significant(fit.heldout_of_mean, 2),
+        span(n),
+        span(d),
+        span(k),
+    );
+    format!(
+        "<div class=\"scroll\">{}</div>\n<p class=\"caption\">{}</p>\n",
+        table.to_html(),
+        escape(&text)
+    )
+}
+
+fn reproduction(comparison: &Comparison) -> String {
+    let toml = toml::to_string(&comparison.grid).unwrap_or_default();
+    let device = comparison
+        .cells
+        .first()
+        .map_or("", |cell| cell.made_with.device.as_str());
+    format!(
+        "<pre>cargo xtask compare --grid {}{}</pre>\n<details><summary>The grid</summary>\
+         <pre>{}</pre></details>\n",
+        escape(&comparison.grid.name),
+        if device == "flex" {
+            String::new()
+        } else {
+            format!(" --device {}", escape(device))
+        },
+        escape(&toml),
+    )
+}

@@ -1,0 +1,253 @@
+//! The ways to be efficient, measured on the same machine with the same text: no cache, KV cache,
+//! fused attention, speculative decoding, CALM.
+
+use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, TokenSampler};
+use calm_data::{TokenStore, Tokenizer};
+use calm_lm::{CalmModel, ModelConfig};
+use calm_nn::Cost;
+use calm_report::RunDir;
+use calm_train::{baseline_checkpoint, language_model_checkpoint, preset};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::attention::attention_rows;
+use crate::compare::Options;
+use crate::decoding::{Bench, Run};
+use crate::grid::{Cell, CellKind, Grid};
+use crate::record::CellRecord;
+use crate::speed::median;
+
+/// One way to be efficient, at batch 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Technique {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub mechanism: String,
+    /// What is measured: tokens per second in decoding, or passes over a window per second.
+    pub unit: String,
+    /// The median of that.
+    pub rate: f64,
+    /// Median ratio to the row that it is compared with, the two timed one after the other.
+    pub ratio: f64,
+    /// Name of that row.
+    pub compared_with: String,
+    /// Passes of the model per 1,000 tokens.
+    pub steps_per_1000_tokens: Option<f64>,
+    /// Share of the proposals accepted, in speculation.
+    pub acceptance: Option<f64>,
+    /// Key/value cache, bytes per token of context.
+    pub cache_bytes_per_token: Option<f64>,
+    /// Whose distribution the text has.
+    pub distribution: String,
+    /// What it does not do.
+    pub limit: String,
+}
+
+/// A model of the grid, loaded.
+enum Loaded {
+    Calm(Box<CalmModel>, ModelConfig, String),
+    Token(Box<TokenModel>, TokenModelConfig, String),
+}
+
+pub(crate) fn techniques(
+    grid: &Grid,
+    cells: &[Cell],
+    records: &[CellRecord],
+    options: &Options<'_>,
+) -> Result<Vec<Technique>> {
+    let device = options.device;
+    let directory = |cell: &Cell| options.out.join("cells").join(cell.name());
+    let firsts: Vec<(&Cell, &CellRecord)> = cells
+        .iter()
+        .zip(records)
+        .enumerate()
+        .filter(|(i, (cell, _))| cells[..*i].iter().all(|c| c.model != cell.model))
+        .map(|(_, pair)| pair)
+        .collect();
+    let mut tokens: Vec<_> = firsts
+        .iter()
+        .filter(|(cell, _)| cell.kind == CellKind::Baseline)
+        .collect();
+    tokens.sort_by_key(|(_, record)| record.parameters);
+    let (Some((target, _)), draft) = (tokens.last(), tokens.first()) else {
+        return Ok(Vec::new());
+    };
+    let load = |cell: &Cell| -> Result<Loaded> {
+        let run = RunDir::open(directory(cell))?;
+        let name = cell.model.clone();
+        Ok(match cell.kind {
+            CellKind::Calm => {
+                let checkpoint = language_model_checkpoint(&run)?;
+                let config = checkpoint.config().clone();
+                Loaded::Calm(Box::new(checkpoint.load(device)?), config, name)
+            }
+            CellKind::Baseline => {
+                let checkpoint = baseline_checkpoint(&run)?;
+                let config = checkpoint.config().clone();
+                Loaded::Token(Box::new(checkpoint.load(device)?), config, name)
+            }
+        })
+    };
+    let run = RunDir::open(directory(target))?;
+    let experiment = preset::load(&run.config())?;
+    let tokenizer = Tokenizer::load(&run.tokenizer()).map_err(calm_lm::Error::from)?;
+    let store: TokenStore =
+        calm_train::data::token_store(&experiment.data, &tokenizer, options.cache, &mut |_| ())?;
+    let text = store.heldout();
+
+    let Loaded::Token(model, config, name) = load(target)? else {
+        unreachable!("the target is a baseline");
+    };
+    let small = match draft {
+        Some((draft, _)) if draft.model != target.model => match load(draft)? {
+            Loaded::Token(model, _, name) => Some((model, name)),
+            Loaded::Calm(..) => None,
+        },
+        _ => None,
+    };
+    let calms = firsts
+        .iter()
+        .filter(|(cell, _)| cell.kind == CellKind::Calm)
+        .map(|(cell, _)| load(cell))
+        .collect::<Result<Vec<_>>>()?;
+    let bench = Bench {
+        speed: &grid.speed,
+        device,
+        text,
+        window: config.window,
+        sampler: TokenSampler::new(1.0, None, None).expect("a temperature of 1"),
+    };
+    let mut rows = decoding_rows(&bench, &model, &config, &name, small.as_ref(), &calms);
+    rows.extend(attention_rows(&config, &grid.speed, device));
+    Ok(rows)
+}
+
+/// A way to decode, with what is said about it.
+struct Entry<'a> {
+    technique: Technique,
+    run: Decode<'a>,
+}
+
+/// Continues a prompt with a seed, timed.
+type Decode<'a> = Box<dyn Fn(&[u32], u64) -> Run + 'a>;
+
+fn decoding_rows(
+    bench: &Bench<'_>,
+    model: &TokenModel,
+    config: &TokenModelConfig,
+    name: &str,
+    small: Option<&(Box<TokenModel>, String)>,
+    calms: &[Loaded],
+) -> Vec<Technique> {
+    let cache = Some(config.cache_bytes() as f64);
+    let same = format!("that of {name}, exactly");
+    let row = |title: String, mechanism: &str, cache, distribution: &str, limit: &str| Technique {
+        name: title,
+        mechanism: mechanism.to_owned(),
+        unit: "tokens/s".to_owned(),
+        rate: f64::NAN,
+        ratio: f64::NAN,
+        compared_with: String::new(),
+        steps_per_1000_tokens: None,
+        acceptance: None,
+        cache_bytes_per_token: cache,
+        distribution: distribution.to_owned(),
+        limit: limit.to_owned(),
+    };
+    let mut entries = vec![
+        Entry {
+            technique: row(
+                format!("{name}, no cache"),
+                "reads the whole text again for every token",
+                Some(0.0),
+                &same,
+                "work grows with the square of the length",
+            ),
+            run: Box::new(|prompt, seed| bench.uncached(model, prompt, seed)),
+        },
+        Entry {
+            technique: row(
+                format!("{name}, KV cache"),
+                "keeps keys and values, reads one token a step",
+                cache,
+                &same,
+                "one step per token; memory grows with the length",
+            ),
+            run: Box::new(|prompt, seed| bench.cached(model, prompt, seed)),
+        },
+        Entry {
+            technique: row(
+                format!("{name}, speculation by prompt lookup"),
+                "proposes what followed the same tokens before, verifies all in one pass",
+                cache,
+                &same,
+                "pays where the text repeats itself",
+            ),
+            run: Box::new(|prompt, seed| {
+                bench.speculative(model, PromptLookup::new(3), prompt, seed)
+            }),
+        },
+    ];
+    if let Some((small, small_name)) = small {
+        entries.push(Entry {
+            technique: row(
+                format!("{name}, speculation by {small_name}"),
+                "a smaller model proposes, one pass verifies",
+                cache,
+                &same,
+                "pays where the small model is much cheaper and mostly right",
+            ),
+            run: Box::new(move |prompt, seed| {
+                let (device, window) = (bench.device, bench.window);
+                let drafter = ModelDrafter::new(small, bench.sampler, window, device);
+                bench.speculative(model, drafter, prompt, seed)
+            }),
+        });
+    }
+    for calm in calms {
+        let Loaded::Calm(model, config, name) = calm else {
+            continue;
+        };
+        let k = config.chunk_size;
+        let cache = config.backbone().cache_bytes() as f64 / k as f64;
+        entries.push(Entry {
+            technique: row(
+                format!("{name} (K = {k})"),
+                "predicts the vector of the next K tokens in one step",
+                Some(cache),
+                "its own; see the scores",
+                "another model: its quality must be compared first",
+            ),
+            run: Box::new(move |prompt, seed| bench.calm(model, config, prompt, seed)),
+        });
+    }
+
+    // Round by round, so that what disturbs the machine disturbs all of them.
+    let mut runs: Vec<Vec<Run>> = entries.iter().map(|_| Vec::new()).collect();
+    for round in 0..bench.speed.repetitions {
+        let prompt = bench.prompt(round);
+        for (entry, runs) in entries.iter().zip(&mut runs) {
+            runs.push((entry.run)(&prompt, round as u64));
+        }
+    }
+    let rate = |run: &Run| run.tokens / run.seconds;
+    let reference = entries[1].technique.name.clone();
+    let cached: Vec<f64> = runs[1].iter().map(rate).collect();
+    entries
+        .into_iter()
+        .zip(&runs)
+        .map(|(entry, runs)| {
+            let steps = runs.iter().map(|r| 1000.0 * r.steps / r.tokens).collect();
+            let accepted: Vec<f64> = runs.iter().filter_map(|r| r.acceptance).collect();
+            Technique {
+                rate: median(runs.iter().map(rate).collect()),
+                ratio: median(runs.iter().zip(&cached).map(|(r, c)| rate(r) / c).collect()),
+                compared_with: reference.clone(),
+                steps_per_1000_tokens: Some(median(steps)),
+                acceptance: (!accepted.is_empty()).then(|| median(accepted)),
+                ..entry.technique
+            }
+        })
+        .collect()
+}
