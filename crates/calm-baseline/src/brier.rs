@@ -1,6 +1,6 @@
 //! Brier-1..4 of the token model at every position of a window, from its own probabilities.
 
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_nn::{Branches, CachedModel, Draws, KvCache, chunk_tensor};
 
@@ -53,14 +53,15 @@ impl TokenModel {
 
         // In slices, so that the scores of a long window never stand in memory at once.
         let rows = (SCORES_AT_ONCE / self.vocab_size()).max(1);
-        let mut likelihood = Vec::with_capacity(seen);
+        // The logarithm first: the probability itself may be too small for the number format.
+        let mut log_likelihood = Vec::with_capacity(seen);
         let mut collision = Vec::with_capacity(seen);
         for first in (0..seen).step_by(rows) {
             let count = rows.min(seen - first);
-            let p = softmax(self.logits(hidden.clone().narrow(0, first, count)), 1);
+            let log_p = log_softmax(self.logits(hidden.clone().narrow(0, first, count)), 1);
             let next = token_column(&window[first + 1..first + 1 + count], device);
-            likelihood.extend(read(p.clone().gather(1, next)));
-            collision.extend(read(p.square().sum_dim(1)));
+            log_likelihood.extend(read(log_p.clone().gather(1, next)));
+            collision.extend(read((log_p * 2.0).exp().sum_dim(1)));
         }
 
         let last = window.len().saturating_sub(MAX_N);
@@ -71,10 +72,10 @@ impl TokenModel {
         for positions in positions.chunks(block) {
             let pairs = self.collisions(&hidden, positions, &cache, draws, random, device);
             for (&p, longer) in positions.iter().zip(pairs) {
-                let mut hit = 1.0;
+                let mut hit = 0.0;
                 brier.push(std::array::from_fn(|i| {
-                    hit *= likelihood[p - 1 + i];
-                    2.0 * hit
+                    hit += log_likelihood[p - 1 + i];
+                    2.0 * hit.exp()
                         - if i == 0 {
                             collision[p - 1]
                         } else {
@@ -84,7 +85,7 @@ impl TokenModel {
             }
         }
         WindowScores {
-            surprisal: likelihood.iter().map(|p| -p.ln()).collect(),
+            surprisal: log_likelihood.iter().map(|log_p| -log_p).collect(),
             positions,
             brier,
         }

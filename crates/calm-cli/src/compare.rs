@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calm_compare::{CellKind, CellRecord, Event, Grid, Options, compare};
+use calm_compare::{CellKind, CellRecord, Event, GRIDS, Grid, Options, compare};
 use calm_data::CacheDir;
 use calm_lm::DEVICE_FORMS;
 use calm_report::Table;
@@ -16,8 +16,12 @@ use crate::train::run_info;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A grid (debug, nano) or a complete .toml file.
-    #[arg(long, default_value = "nano")]
+    /// The grid.
+    #[arg(
+        long,
+        default_value = "nano",
+        help = format!("A grid ({}) or a complete .toml file", GRIDS.map(|(name, _)| name).join(", "))
+    )]
     grid: String,
     /// The directory of the comparison [default: runs/compare-NAME]; called again with it, the
     /// comparison goes on and repeats no finished cell.
@@ -52,14 +56,19 @@ pub fn run(args: Args) -> Result<()> {
             }
             progress.show(event);
         }
+        Event::MeasuringTechniques => progress.note("timing the ways to be efficient"),
         Event::CellDone(cell) => progress.note(&summary(cell)),
     });
     progress.finish_bar();
     let Some(comparison) = comparison? else {
         return Err(CliError::Interrupted(format!(
-            "stopped; finished cells are kept: go on with `cargo xtask compare --grid {} --out {}`",
+            "stopped; finished cells are kept: go on with `cargo xtask compare --grid {} --out {}{}`",
             args.grid,
-            out.display()
+            out.display(),
+            match args.device.as_str() {
+                "flex" => String::new(),
+                device => format!(" --device {device}"),
+            }
         )));
     };
     let mut table = Table::new(["cell", "K", "Brier-1", "BrierLM", "tokens/s at batch 1"]);

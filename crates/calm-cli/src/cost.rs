@@ -150,8 +150,7 @@ fn published_rows(samples: u64) -> Result<Vec<Row>> {
 /// The two models of an experiment, trained as it says.
 fn own_rows(experiment: &Experiment, samples: u64) -> Vec<Row> {
     let window = experiment.model.window;
-    let tokens =
-        |stage: &calm_train::StageConfig| (stage.steps * stage.tokens_per_step(window)) as f64;
+    let tokens = |stage: &calm_train::StageConfig| stage.total_tokens(window) as f64;
     let calm = calm_row(
         &format!("{} CALM", experiment.preset),
         &experiment.model,
@@ -175,25 +174,21 @@ fn calm_row(
     context: usize,
     samples: u64,
 ) -> Row {
-    let k = config.chunk_size as f64;
-    let autoencoder = config.autoencoder();
-    let frozen_encoder = 2.0 * autoencoder.encoder_macs() as f64 / k;
-    let decoder = 2.0 * autoencoder.decoder_macs() as f64 / k;
     let train = config.language_model_train_flops(context) * tokens;
     let infer = config.inference_flops(context);
     Row {
         model: name.to_owned(),
         chunk_size: config.chunk_size,
         parameters: config.language_model_parameters(),
-        autoencoder_parameters: Some(autoencoder.parameters()),
+        autoencoder_parameters: Some(config.autoencoder().parameters()),
         train_tokens: tokens,
         train_flops: train + config.autoencoder_train_flops() * autoencoder_tokens,
-        train_flops_without_autoencoder: train - frozen_encoder * tokens,
+        train_flops_without_autoencoder: train - config.encoder_flops() * tokens,
         infer_flops_per_token: infer,
-        infer_flops_per_token_without_autoencoder: infer - decoder,
+        infer_flops_per_token_without_autoencoder: infer - config.decoder_flops(),
         low_temperature_flops_per_token: config.sampling_flops(context, samples),
         samples,
-        cache_bytes_per_token: config.backbone().cache_bytes() as f64 / k,
+        cache_bytes_per_token: config.cache_bytes_per_token(),
         context,
         published: None,
     }

@@ -33,9 +33,14 @@ pub struct Args {
     /// Seed of the draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Baseline: score the positions that are multiples of this by themselves too, as a CALM of
-    /// that chunk size is scored.
-    #[arg(long, default_value_t = 4, value_name = "K")]
+    /// Score the positions that are multiples of this many tokens; of a baseline, these by
+    /// themselves beside all [default: those that begin a chunk, for a baseline every 4th].
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "TOKENS",
+        hide_default_value = true
+    )]
     every: usize,
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
@@ -43,6 +48,9 @@ pub struct Args {
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
 }
+
+/// Stride of the second scoring of a baseline where none is asked for: the published K.
+const TOKEN_STRIDE: usize = 4;
 
 /// Brier scores as written with `--json`.
 #[derive(Serialize)]
@@ -131,6 +139,7 @@ pub fn run(args: Args) -> Result<()> {
     let eval = EvalConfig {
         windows: args.windows,
         draws: args.draws,
+        every: args.every,
         seed: args.seed,
     };
     let (window_tokens, vocab_size) = match &checkpoint {
@@ -163,9 +172,16 @@ pub fn run(args: Args) -> Result<()> {
                 return Err(CliError::Usage("--every must be at least 1".to_owned()));
             }
             let model = checkpoint.load(&device)?;
-            let (w, every) = (window_tokens, args.every);
+            let (w, every) = (window_tokens, eval.stride(TOKEN_STRIDE));
             let report = evaluate_tokens(
-                &model, heldout, w, every, &counts, &eval, &device, on_window,
+                &model,
+                heldout,
+                w,
+                TOKEN_STRIDE,
+                &counts,
+                &eval,
+                &device,
+                on_window,
             )?
             .expect(whole);
             ModelRecord::Baseline {

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use calm_compare::plan;
-use calm_compare::scaling::Fit;
+use calm_compare::Scaling;
 use calm_report::{Table, format};
-use calm_train::preset;
 use serde::Deserialize;
 
 use crate::error::{CliError, Result};
@@ -19,14 +17,11 @@ pub struct Args {
     /// A comparison with a scaling law: its directory (`calm compare --grid scaling`).
     #[arg(long, value_name = "DIR", default_value = "runs/compare-scaling")]
     from: PathBuf,
-    /// The preset (or .toml file) whose proportions the recommended model has.
-    #[arg(long, default_value = "nano")]
-    preset: String,
 }
 
 #[derive(Deserialize)]
 struct Found {
-    scaling: Option<Fit>,
+    scaling: Option<Scaling>,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -41,15 +36,14 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     let found: Found = serde_json::from_str(&text)
         .map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))?;
-    let Some(fit) = found.scaling else {
+    let Some(scaling) = found.scaling else {
         return Err(CliError::Usage(format!(
             "{}: this comparison has no scaling law; `cargo xtask compare --grid scaling` makes \
              one, and the report of this one says why it has none",
             path.display()
         )));
     };
-    let base = preset::resolve(&args.preset, &[])?;
-    let Some(plan) = plan(&fit, &base, args.flops) else {
+    let Some(plan) = scaling.plan(args.flops)? else {
         return Err(CliError::Usage(format!(
             "{:e} FLOP do not pay for the smallest model and its autoencoder",
             args.flops

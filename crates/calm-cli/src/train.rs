@@ -15,15 +15,22 @@ use crate::progress::Progress;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A preset (debug, nano) or a complete .toml file.
-    #[arg(long, default_value = "nano")]
+    /// The preset.
+    #[arg(
+        long,
+        default_value = "nano",
+        help = format!(
+            "A preset ({}) or a complete .toml file",
+            preset::PRESETS.map(|(name, _)| name).join(", ")
+        )
+    )]
     preset: String,
     /// The device.
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
-    /// Which stages to train.
-    #[arg(long, value_enum, default_value = "all")]
-    stage: StageArg,
+    /// Which stages to train [default: all; of a token model's preset: baseline].
+    #[arg(long, value_enum)]
+    stage: Option<StageArg>,
     /// Named corpora or paths, instead of the preset's.
     #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
     corpus: Vec<String>,
@@ -51,7 +58,12 @@ enum StageArg {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let stages = match args.stage {
+    let default = if preset::is_token_model(&args.preset) {
+        StageArg::Baseline
+    } else {
+        StageArg::All
+    };
+    let stages = match args.stage.unwrap_or(default) {
         StageArg::All => Stages::All,
         StageArg::Autoencoder => Stages::Autoencoder,
         StageArg::Lm => Stages::Lm,

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use calm_data::{TokenStore, unigram};
 use calm_eval::{evaluate_rollout, evaluate_tokens, spread};
 use calm_lm::CalmRollout;
 use calm_nn::Cost;
@@ -12,11 +11,11 @@ use calm_train::{
     Options as TrainOptions, RunEnd, Stages, baseline_checkpoint, language_model_checkpoint, preset,
 };
 
-use crate::compare::Options;
+use crate::compare::{Options, Text};
 use crate::grid::{Cell, CellKind, Grid};
 use crate::record::{CellRecord, CurvePoint, MadeWith};
-use crate::speed;
 use crate::{Error, Event, Result};
+use crate::{memory, speed};
 
 /// File of a cell's record in its directory.
 pub(crate) const RECORD: &str = "cell.json";
@@ -25,15 +24,18 @@ pub(crate) const RECORD: &str = "cell.json";
 pub(crate) fn run_cell(
     cell: &Cell,
     grid: &Grid,
-    directory: &Path,
+    text: &Text,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<CellRecord>> {
+    let directory = &options.directory(cell);
     let made_with = MadeWith {
         experiment: preset::to_toml(&cell.experiment)?,
         protocol: grid.protocol,
         speed: grid.speed.clone(),
         device: options.device_name.to_owned(),
+        text: text.store.key().to_owned(),
+        host: options.info.host.clone(),
     };
     let path = directory.join(RECORD);
     if let Some(record) = CellRecord::load(&path)? {
@@ -43,10 +45,11 @@ pub(crate) fn run_cell(
         }
         return Ok(Some(record));
     }
+    memory::forget_peak();
     if !train(cell, directory, options, observe)? {
         return Ok(None);
     }
-    let record = measure(cell, grid, directory, made_with, options, observe)?;
+    let record = measure(cell, grid, text, made_with, options, observe)?;
     if let Some(record) = &record {
         record.save(&path)?;
     }
@@ -103,58 +106,51 @@ fn train(
 fn measure(
     cell: &Cell,
     grid: &Grid,
-    directory: &Path,
+    text: &Text,
     made_with: MadeWith,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<CellRecord>> {
-    let run = RunDir::open(directory)?;
+    let run = RunDir::open(options.directory(cell))?;
     // As resolved: the vocabulary is the tokenizer's.
     let experiment = preset::load(&run.config())?;
-    let tokenizer = calm_data::Tokenizer::load(&run.tokenizer()).map_err(calm_lm::Error::from)?;
-    let data = |event: calm_train::Event<'_>| observe(Event::Train(event));
-    let store: TokenStore = {
-        let mut data = data;
-        calm_train::data::token_store(&experiment.data, &tokenizer, options.cache, &mut data)?
-    };
-    let counts = unigram(store.train(), experiment.model.vocab_size);
+    let (counts, heldout) = (&text.unigram, text.store.heldout());
     let (window, protocol) = (experiment.model.window, grid.protocol);
-    let windows = spread(store.heldout(), window, protocol.windows)?;
+    let windows = spread(heldout, window, protocol.windows)?;
     let of = windows.len();
-    let text = &store.heldout()[..store.heldout().len().min(window * 64)];
     let on_window = &mut |done| {
         observe(Event::Train(calm_train::Event::Scoring { done, of }));
         !options.interrupt.load(Ordering::SeqCst)
     };
     let device = options.device;
-    let (scores, perplexity, costs, speed) = match cell.kind {
+    let (scores, cross_entropy, costs, speed) = match cell.kind {
         CellKind::Calm => {
             let model = language_model_checkpoint(&run)?.load(device)?;
             let rollout = &mut CalmRollout::new(&model, device).every(protocol.every);
             let eval = protocol.eval(protocol.draws);
-            let report = evaluate_rollout(rollout, &windows, &counts, &eval, on_window)?;
+            let report = evaluate_rollout(rollout, &windows, counts, &eval, on_window)?;
             let Some(report) = report else {
                 return Ok(None);
             };
             let config = &experiment.model;
-            let speed = speed::calm(&model, config, text, &grid.speed, device);
+            memory::forget_peak();
+            let speed = speed::calm(&model, config, heldout, &grid.speed, device);
             ((&report).into(), None, Costs::calm(&experiment), speed)
         }
         CellKind::Baseline => {
             let model = baseline_checkpoint(&run)?.load(device)?;
             let eval = protocol.eval(protocol.token_draws);
-            let (heldout, every) = (store.heldout(), protocol.every);
-            let report = evaluate_tokens(
-                &model, heldout, window, every, &counts, &eval, device, on_window,
-            )?;
+            let report =
+                evaluate_tokens(&model, heldout, window, 1, counts, &eval, device, on_window)?;
             let Some(report) = report else {
                 return Ok(None);
             };
-            let speed = speed::token(&model, window, text, &grid.speed, device);
-            let perplexity = Some(report.perplexity());
+            memory::forget_peak();
+            let speed = speed::token(&model, window, heldout, &grid.speed, device);
+            let cross_entropy = Some(report.cross_entropy);
             (
                 (&report.aligned).into(),
-                perplexity,
+                cross_entropy,
                 Costs::token(&experiment),
                 speed,
             )
@@ -165,21 +161,25 @@ fn measure(
     let summary = Summary::load(&run.summary())?;
     Ok(Some(CellRecord {
         made_with,
+        git_revision: options.info.git_revision.clone(),
         model: cell.model.clone(),
         kind: cell.kind,
         seed: cell.seed,
         chunk_size: cell.chunk_size(),
         parameters: costs.parameters,
         train_tokens: costs.tokens,
+        autoencoder_tokens: costs.autoencoder_tokens,
         train_flops: costs.train_flops(costs.tokens),
         train_flops_without_autoencoder: costs.own_flops_per_token * costs.tokens as f64,
         train_seconds: stage_seconds(&rows).iter().map(|(_, s)| s).sum(),
         peak_rss_bytes: summary.peak_rss_bytes,
+        decoding_rss_bytes: calm_train::peak_rss_bytes(),
         infer_flops_per_token: costs.infer,
         infer_flops_per_token_without_autoencoder: costs.infer_without_autoencoder,
         cache_bytes_per_token: costs.cache,
         scores,
-        perplexity,
+        windows: of,
+        cross_entropy,
         curve,
         speed,
     }))
@@ -189,6 +189,7 @@ fn measure(
 struct Costs {
     parameters: u64,
     tokens: u64,
+    autoencoder_tokens: u64,
     /// The autoencoder's own training.
     before: f64,
     flops_per_token: f64,
@@ -201,20 +202,20 @@ struct Costs {
 impl Costs {
     fn calm(experiment: &calm_train::Experiment) -> Self {
         let (config, window) = (&experiment.model, experiment.model.window);
-        let k = config.chunk_size as f64;
-        let (steps, autoencoder) = (config.steps(), config.autoencoder());
-        let tokens = |stage: &calm_train::StageConfig| stage.steps * stage.tokens_per_step(window);
+        let steps = config.steps();
+        let autoencoder_tokens = experiment.autoencoder.total_tokens(window);
         let flops_per_token = config.language_model_train_flops(steps);
         let infer = config.inference_flops(steps);
         Self {
             parameters: config.language_model_parameters(),
-            tokens: tokens(&experiment.lm),
-            before: config.autoencoder_train_flops() * tokens(&experiment.autoencoder) as f64,
+            tokens: experiment.lm.total_tokens(window),
+            autoencoder_tokens,
+            before: config.autoencoder_train_flops() * autoencoder_tokens as f64,
             flops_per_token,
-            own_flops_per_token: flops_per_token - 2.0 * autoencoder.encoder_macs() as f64 / k,
+            own_flops_per_token: flops_per_token - config.encoder_flops(),
             infer,
-            infer_without_autoencoder: infer - 2.0 * autoencoder.decoder_macs() as f64 / k,
-            cache: config.backbone().cache_bytes() as f64 / k,
+            infer_without_autoencoder: infer - config.decoder_flops(),
+            cache: config.cache_bytes_per_token(),
         }
     }
 
@@ -225,7 +226,8 @@ impl Costs {
         let infer = config.inference_flops(config.window);
         Self {
             parameters: config.parameters(),
-            tokens: training.steps * training.tokens_per_step(config.window),
+            tokens: training.total_tokens(config.window),
+            autoencoder_tokens: 0,
             before: 0.0,
             flops_per_token,
             own_flops_per_token: flops_per_token,

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use calm_data::CacheDir;
-use calm_report::RunInfo;
+use calm_data::{CacheDir, TokenStore, unigram};
+use calm_report::{RunInfo, write_atomic};
+use serde::{Deserialize, Serialize};
 
 use crate::cell::run_cell;
-use crate::grid::{CellKind, Grid};
-use crate::record::CellRecord;
+use crate::grid::{Cell, CellKind, Grid};
+use crate::record::{CellRecord, MadeWith};
 use crate::report::write;
 use crate::scaling::{Fit, FitError, Sample, fit};
 use crate::techniques::{Technique, techniques};
@@ -31,6 +32,36 @@ pub struct Options<'a> {
     /// Set to true to finish the step, save and stop.
     pub interrupt: &'a AtomicBool,
 }
+
+impl Options<'_> {
+    /// The run directory of a cell.
+    pub(crate) fn directory(&self, cell: &Cell) -> PathBuf {
+        self.out.join("cells").join(cell.name())
+    }
+}
+
+/// The text that all cells see.
+pub(crate) struct Text {
+    pub store: TokenStore,
+    /// How often each token occurs in the training text.
+    pub unigram: Vec<u64>,
+}
+
+impl Text {
+    fn prepare(cell: &Cell, options: &Options<'_>, observe: Observer<'_>) -> Result<Self> {
+        let (data, vocab_size) = (&cell.experiment.data, cell.experiment.model.vocab_size);
+        let mut forward = |event: calm_train::Event<'_>| observe(Event::Train(event));
+        let tokenizer = calm_train::data::tokenizer(data, vocab_size, options.cache, &mut forward)?;
+        let store = calm_train::data::token_store(data, &tokenizer, options.cache, &mut forward)?;
+        Ok(Self {
+            unigram: unigram(store.train(), tokenizer.vocab_size()),
+            store,
+        })
+    }
+}
+
+/// Receives events.
+type Observer<'a> = &'a mut dyn FnMut(Event<'_>);
 
 /// Everything that a comparison found.
 #[derive(Clone, Debug)]
@@ -81,27 +112,66 @@ pub fn compare(
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<Comparison>> {
     let cells = grid.cells()?;
+    let text = Text::prepare(&cells[0], options, observe)?;
     let of = cells.len();
     let mut records = Vec::with_capacity(of);
     for (index, cell) in cells.iter().enumerate() {
-        let directory = options.out.join("cells").join(cell.name());
         observe(Event::CellStarted {
             name: &cell.name(),
             index,
             of,
         });
-        let Some(record) = run_cell(cell, grid, &directory, options, observe)? else {
+        let Some(record) = run_cell(cell, grid, &text, options, observe)? else {
             return Ok(None);
         };
         observe(Event::CellDone(&record));
         records.push(record);
     }
+    let Some(techniques) = kept_techniques(grid, &cells, &records, &text, options, observe)? else {
+        return Ok(None);
+    };
     let comparison = Comparison {
         grid: grid.clone(),
         scaling: fit(&samples(&records), BOOTSTRAP, grid.protocol.seed),
-        techniques: techniques(grid, &cells, &records, options)?,
+        techniques,
         cells: records,
     };
     write(&comparison, &options.out)?;
     Ok(Some(comparison))
+}
+
+/// The techniques as measured before with these very cells, else measured now and kept; `None`
+/// where that was interrupted.
+fn kept_techniques(
+    grid: &Grid,
+    cells: &[Cell],
+    records: &[CellRecord],
+    text: &Text,
+    options: &Options<'_>,
+    observe: Observer<'_>,
+) -> Result<Option<Vec<Technique>>> {
+    #[derive(Serialize, Deserialize)]
+    struct Kept {
+        made_with: Vec<MadeWith>,
+        techniques: Vec<Technique>,
+    }
+    let path = options.out.join("techniques.json");
+    let made_with: Vec<MadeWith> = records.iter().map(|r| r.made_with.clone()).collect();
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(kept) = serde_json::from_str::<Kept>(&text)
+        && kept.made_with == made_with
+    {
+        return Ok(Some(kept.techniques));
+    }
+    observe(Event::MeasuringTechniques);
+    let Some(techniques) = techniques(grid, cells, records, text, options)? else {
+        return Ok(None);
+    };
+    let kept = Kept {
+        made_with,
+        techniques,
+    };
+    let text = serde_json::to_string_pretty(&kept).expect("numbers have a JSON form");
+    write_atomic(&path, text.as_bytes())?;
+    Ok(Some(kept.techniques))
 }

@@ -18,6 +18,7 @@ pub(crate) struct Run {
     pub seconds: f64,
     pub tokens: f64,
     pub steps: f64,
+    pub draft_steps: Option<f64>,
     pub acceptance: Option<f64>,
 }
 
@@ -61,6 +62,7 @@ impl Bench<'_> {
             seconds: begun.elapsed().as_secs_f64(),
             tokens: self.speed.tokens as f64,
             steps: self.speed.tokens as f64,
+            draft_steps: None,
             acceptance: None,
         }
     }
@@ -80,6 +82,7 @@ impl Bench<'_> {
             seconds: begun.elapsed().as_secs_f64(),
             tokens: tokens as f64,
             steps: generator.steps() as f64,
+            draft_steps: None,
             acceptance: None,
         }
     }
@@ -109,6 +112,7 @@ impl Bench<'_> {
             seconds: begun.elapsed().as_secs_f64(),
             tokens: text.len() as f64,
             steps: stats.target_passes as f64,
+            draft_steps: (stats.draft_passes > 0).then_some(stats.draft_passes as f64),
             acceptance: Some(stats.acceptance()),
         }
     }
@@ -138,6 +142,7 @@ impl Bench<'_> {
             seconds: begun.elapsed().as_secs_f64(),
             tokens: tokens as f64,
             steps: generator.steps() as f64,
+            draft_steps: None,
             acceptance: None,
         }
     }

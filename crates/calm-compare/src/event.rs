@@ -16,6 +16,8 @@ pub enum Event<'a> {
     },
     /// Something happened in a cell's training or scoring.
     Train(calm_train::Event<'a>),
+    /// All cells are complete; the ways to be efficient are timed.
+    MeasuringTechniques,
     /// A cell is complete.
     CellDone(&'a CellRecord),
 }

@@ -34,7 +34,11 @@ pub enum Finding {
         /// Ends of the 95 % interval.
         interval: [f64; 2],
     },
-    /// Neither quality nor cost of the point lies within the reference's.
+    /// The reference reaches more for less: some point of it is cheaper and better in at least
+    /// 95 % of the draws.
+    Dominated,
+    /// Nothing of the kind: the point lies outside the reference's qualities and costs, or so near
+    /// to their ends that its error decides.
     Apart,
 }
 
@@ -55,10 +59,12 @@ pub fn compare(ours: Point, reference: &[Point]) -> Finding {
         quality: p.quality + p.error * normal(&mut random),
         ..*p
     };
-    let (mut savings, mut differences) = (Vec::new(), Vec::new());
+    let (mut savings, mut differences, mut dominated) = (Vec::new(), Vec::new(), 0);
     for _ in 0..DRAWS {
         let point = shaken(&ours);
         let curve = frontier(reference.iter().map(&mut shaken).collect());
+        let better = |p: &Point| p.cost <= point.cost && p.quality >= point.quality;
+        dominated += usize::from(curve.iter().any(better));
         savings.extend(cost_at(&curve, point.quality).map(|cost| 1.0 - point.cost / cost));
         differences.extend(quality_at(&curve, point.cost).map(|q| point.quality - q));
     }
@@ -76,10 +82,14 @@ pub fn compare(ours: Point, reference: &[Point]) -> Finding {
             interval: middle(differences),
         };
     }
+    if dominated as f64 >= INSIDE * DRAWS as f64 {
+        return Finding::Dominated;
+    }
     Finding::Apart
 }
 
-/// The points, by cost, that no cheaper one equals in quality.
+/// The points, by cost, that no cheaper one equals in quality, and at the end the best quality at
+/// the largest cost: more work than for the best point does not make it worse.
 pub fn frontier(mut points: Vec<Point>) -> Vec<Point> {
     points.retain(|p| p.cost > 0.0 && p.cost.is_finite() && p.quality.is_finite());
     points.sort_by(|a, b| {
@@ -88,10 +98,17 @@ pub fn frontier(mut points: Vec<Point>) -> Vec<Point> {
             .then(b.quality.total_cmp(&a.quality))
     });
     let mut best: Vec<Point> = Vec::new();
+    let largest = points.last().map_or(0.0, |p| p.cost);
     for point in points {
         if best.last().is_none_or(|last| point.quality > last.quality) {
             best.push(point);
         }
+    }
+    if let Some(&last) = best.last().filter(|last| last.cost < largest) {
+        best.push(Point {
+            cost: largest,
+            ..last
+        });
     }
     best
 }
@@ -160,6 +177,21 @@ mod tests {
         ];
         let costs: Vec<f64> = frontier(points).iter().map(|p| p.cost).collect();
         assert_eq!(costs, [1.0, 2.0, 4.0]);
+        let falling = frontier(vec![point(1.0, 0.1), point(3.0, 0.3), point(5.0, 0.2)]);
+        assert_eq!(falling.last(), Some(&point(5.0, 0.3)));
+        assert_eq!(quality_at(&falling, 4.0), Some(0.3));
+        approx::assert_relative_eq!(cost_at(&falling, 0.3).unwrap(), 3.0, max_relative = 1e-12);
+    }
+
+    #[test]
+    fn a_point_that_is_dearer_and_worse_is_called_that() {
+        let reference = [point(1e3, 0.1), point(1e5, 0.3)];
+        assert_eq!(compare(point(1e6, 0.05), &reference), Finding::Dominated);
+        // Within the costs the difference is stated instead.
+        assert!(matches!(
+            compare(point(1e4, 0.05), &reference),
+            Finding::EqualCost { .. }
+        ));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use calm_baseline::MAX_N;
 use calm_eval::EvalConfig;
 use calm_train::{Experiment, preset};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,7 @@ impl ProtocolConfig {
         EvalConfig {
             windows: self.windows,
             draws,
+            every: self.every,
             seed: self.seed,
         }
     }
@@ -159,6 +161,11 @@ impl Grid {
         })
     }
 
+    /// The grid as TOML, which [`Grid::resolve`] reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("strings and numbers have a TOML form")
+    }
+
     /// All trainings, in order.
     ///
     /// # Errors
@@ -187,6 +194,8 @@ impl Grid {
                 // The comparison scores the models itself, all under one protocol.
                 experiment.eval = self.protocol.eval(2);
                 experiment.eval.windows = 2;
+                // On the way all are scored on the same positions too, for the learning curves.
+                experiment.progress_eval.every = self.protocol.every;
                 experiment.samples.prompts.clear();
                 let cell = Cell {
                     model: config.name.clone(),
@@ -234,11 +243,28 @@ impl Grid {
                     )));
                 }
             }
+            if speed.tokens < 2 * k {
+                return Err(bad(format!(
+                    "speed.tokens = {} is one step of {name}; a rate needs two or more",
+                    speed.tokens
+                )));
+            }
             if speed.prompt_tokens > window {
                 return Err(bad(
                     "speed.prompt_tokens is longer than the window".to_owned()
                 ));
             }
+        }
+        if self.protocol.windows < 2 {
+            return Err(bad(
+                "protocol.windows must be 2 or more: errors are over windows".to_owned(),
+            ));
+        }
+        if self.protocol.every + MAX_N > window {
+            return Err(bad(format!(
+                "protocol.every = {} leaves no position with four tokens in a window of {window}",
+                self.protocol.every
+            )));
         }
         if self.protocol.draws < 2 || self.protocol.token_draws < 1 {
             return Err(bad(
@@ -249,6 +275,9 @@ impl Grid {
             return Err(bad(
                 "speed.repetitions and batches must be 1 or more".to_owned()
             ));
+        }
+        for cell in &cells {
+            cell.experiment.validate()?;
         }
         Ok(cells)
     }

@@ -148,14 +148,20 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
             difference,
             interval,
         } => format!(
-            "at equal {cost}, Brier-1 {} by {} (95 % interval {} to {}); the qualities do not \
-             overlap, so no saving is stated",
+            "at equal {cost}, Brier-1 {} by {} (95 % interval {} to {}); its quality \
+             is not within theirs, or too near to the end to tell, so no saving is stated",
             if *difference < 0.0 { "lower" } else { "higher" },
             format::significant(difference.abs(), 2),
             format::significant(interval[0], 2),
             format::significant(interval[1], 2),
         ),
-        Finding::Apart => format!("in {cost} neither quality nor cost overlap: nothing is stated"),
+        Finding::Dominated => {
+            format!("some token model is better for less {cost}")
+        }
+        Finding::Apart => format!(
+            "in {cost} it lies outside of what the token models cover, or too near to the end to \
+             tell: nothing is stated"
+        ),
     };
     format!(
         "{}: {}; {}; {}; {}.",

@@ -1,10 +1,36 @@
 //! What a budget buys: size, data and chunk size by a fitted law.
 
+use std::collections::BTreeMap;
+
 use calm_lm::ModelConfig;
 use calm_train::Experiment;
 use serde::{Deserialize, Serialize};
 
 use crate::scaling::{Fit, Law};
+
+/// A law and what it was fitted on, as `comparison.json` holds it under `scaling`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// The law.
+    pub fit: Fit,
+    /// The grid's preset.
+    pub preset: String,
+    /// Its overrides.
+    pub set: Vec<String>,
+    /// Tokens that the autoencoder of each chunk size was trained on.
+    pub autoencoder_tokens: BTreeMap<usize, f64>,
+}
+
+impl Scaling {
+    /// The best models for `flops` in the proportions of the grid's preset; see [`plan`].
+    ///
+    /// # Errors
+    /// A preset that is no longer there.
+    pub fn plan(&self, flops: f64) -> crate::Result<Option<Plan>> {
+        let base = calm_train::preset::resolve(&self.preset, &self.set)?;
+        Ok(plan(&self.fit, &base, &self.autoencoder_tokens, flops))
+    }
+}
 
 /// A model that a budget pays for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,21 +72,23 @@ const WIDTHS: [usize; 14] = [
 ];
 
 /// The best models for `flops` of training by `fit`, in the proportions of `base`: its width per
-/// layer, per head and per feed-forward, its latent per token, its window, its autoencoder and that
-/// one's training. Chunk sizes are the powers of two within the fitted range. `None` where the
-/// budget does not pay for the smallest.
-pub fn plan(fit: &Fit, base: &Experiment, flops: f64) -> Option<Plan> {
-    let [low, high] = fit.range[2];
-    let chunk_sizes: Vec<usize> = (0..6)
-        .map(|i| 1usize << i)
-        .filter(|&k| low <= k as f64 && k as f64 <= high)
-        .collect();
+/// layer, per head and per feed-forward, its latent per token, its window, its autoencoder. Chunk
+/// sizes are those of `autoencoder_tokens`, which says how many tokens the autoencoder of each is
+/// trained on. `None` where the budget does not pay for the smallest.
+pub fn plan(
+    fit: &Fit,
+    base: &Experiment,
+    autoencoder_tokens: &BTreeMap<usize, f64>,
+    flops: f64,
+) -> Option<Plan> {
+    let chunk_sizes: Vec<usize> = autoencoder_tokens.keys().copied().collect();
     let candidates: Vec<Vec<Candidate>> = chunk_sizes
         .iter()
         .map(|&k| {
+            let tokens = autoencoder_tokens[&k];
             WIDTHS
                 .iter()
-                .filter_map(|&width| Candidate::new(base, k, width, flops))
+                .filter_map(|&width| Candidate::new(base, k, width, tokens, flops))
                 .collect()
         })
         .collect();
@@ -125,7 +153,13 @@ struct Candidate {
 
 impl Candidate {
     /// `None` where the proportions give no valid model, or the autoencoder eats the budget.
-    fn new(base: &Experiment, k: usize, width: usize, flops: f64) -> Option<Self> {
+    fn new(
+        base: &Experiment,
+        k: usize,
+        width: usize,
+        autoencoder_tokens: f64,
+        flops: f64,
+    ) -> Option<Self> {
         let mut config = base.model.clone();
         let old = base.model.backbone.clone();
         let scaled = |x: usize| (x * width).div_ceil(old.hidden_size).max(1);
@@ -139,8 +173,6 @@ impl Candidate {
         config.backbone.kv_heads = config.backbone.heads / (old.heads / old.kv_heads).max(1);
         config.head.blocks = (config.backbone.layers / 4).max(1);
         config.validate().ok()?;
-        let stage = &base.autoencoder;
-        let autoencoder_tokens = (stage.steps * stage.tokens_per_step(base.model.window)) as f64;
         let left = flops - config.autoencoder_train_flops() * autoencoder_tokens;
         let tokens = left / config.language_model_train_flops(config.steps());
         (tokens >= config.window as f64).then(|| Self {
@@ -191,30 +223,30 @@ mod tests {
     fn the_plan_spends_the_budget_and_prefers_what_the_law_prefers() {
         let base = calm_train::preset::resolve("nano", &[]).unwrap();
         // Larger chunks cost nothing in quality here, and buy more tokens.
-        let free = plan(&fit(law(0.0)), &base, 1e16).unwrap();
+        let tokens = BTreeMap::from([(1, 4e5), (2, 6e5), (4, 1e6)]);
+        let free = plan(&fit(law(0.0)), &base, &tokens, 1e16).unwrap();
         assert_eq!(free.choices[0].chunk_size, 4);
         assert_eq!(free.preferred, [1.0, 0.0, 0.0]);
         // Here they cost much.
-        let dear = plan(&fit(law(1.5)), &base, 1e16).unwrap();
+        let dear = plan(&fit(law(1.5)), &base, &tokens, 1e16).unwrap();
         assert_eq!(dear.choices[0].chunk_size, 1);
         for choice in free.choices.iter().chain(&dear.choices) {
             let k = choice.chunk_size;
-            let c = Candidate::new(&base, k, choice.hidden_size, 1e16).unwrap();
+            let c = Candidate::new(&base, k, choice.hidden_size, tokens[&k], 1e16).unwrap();
             assert_eq!(c.parameters, choice.parameters);
-            let stage = &base.autoencoder;
-            let autoencoder = c.config.autoencoder_train_flops()
-                * (stage.steps * stage.tokens_per_step(256)) as f64;
+            let autoencoder = c.config.autoencoder_train_flops() * tokens[&k];
             let lm = c.config.language_model_train_flops(c.config.steps()) * choice.tokens;
             approx::assert_relative_eq!(autoencoder + lm, 1e16, max_relative = 1e-9);
         }
         // More budget, a larger model: the law balances parameters and data.
-        let rich = plan(&fit(law(0.0)), &base, 1e19).unwrap();
+        let rich = plan(&fit(law(0.0)), &base, &tokens, 1e19).unwrap();
         assert!(rich.choices[0].parameters > 4 * free.choices[0].parameters);
     }
 
     #[test]
     fn a_budget_that_buys_nothing_gives_no_plan() {
         let base = calm_train::preset::resolve("nano", &[]).unwrap();
-        assert!(plan(&fit(law(0.0)), &base, 1e6).is_none());
+        let tokens = BTreeMap::from([(1, 4e5)]);
+        assert!(plan(&fit(law(0.0)), &base, &tokens, 1e6).is_none());
     }
 }

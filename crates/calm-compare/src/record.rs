@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use calm_eval::BrierReport;
+use calm_report::Host;
 use serde::{Deserialize, Serialize};
 
 use crate::grid::{CellKind, ProtocolConfig, SpeedConfig};
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 pub struct CellRecord {
     /// The experiment as TOML and the protocol: equal for a cell that need not be made again.
     pub made_with: MadeWith,
+    /// Revision of the program's source, where it is known.
+    pub git_revision: Option<String>,
     /// Name of the model in the grid.
     pub model: String,
     /// Its kind.
@@ -25,14 +28,19 @@ pub struct CellRecord {
     pub parameters: u64,
     /// Training tokens of the language model.
     pub train_tokens: u64,
+    /// Training tokens of the autoencoder; 0 for a token model.
+    pub autoencoder_tokens: u64,
     /// Training FLOPs, the autoencoder's training and its frozen encoder included.
     pub train_flops: f64,
     /// Training FLOPs of backbone and head alone.
     pub train_flops_without_autoencoder: f64,
     /// Seconds spent in training steps, all stages.
     pub train_seconds: f64,
-    /// Largest resident memory of the process while it was trained, bytes.
+    /// Largest resident memory of the process while it was trained, bytes; what the process held
+    /// before is in it.
     pub peak_rss_bytes: Option<u64>,
+    /// The same while it was timed.
+    pub decoding_rss_bytes: Option<u64>,
     /// FLOPs per generated token, one sample a step, the decoder included.
     pub infer_flops_per_token: f64,
     /// The same without the decoder.
@@ -41,8 +49,10 @@ pub struct CellRecord {
     pub cache_bytes_per_token: f64,
     /// Scores.
     pub scores: Scores,
-    /// Perplexity per token; a CALM has none.
-    pub perplexity: Option<f64>,
+    /// Windows scored.
+    pub windows: usize,
+    /// Cross-entropy per token in nats; a CALM has none.
+    pub cross_entropy: Option<f64>,
     /// Quality on the way, by cost.
     pub curve: Vec<CurvePoint>,
     /// Decoding.
@@ -60,6 +70,10 @@ pub struct MadeWith {
     pub speed: SpeedConfig,
     /// The device.
     pub device: String,
+    /// Identifies the token streams: corpus, tokenizer, split.
+    pub text: String,
+    /// The machine.
+    pub host: Host,
 }
 
 /// Brier scores under the comparison's protocol. Arrays hold n = 1..4.
@@ -102,7 +116,7 @@ pub struct CurvePoint {
     pub train_flops: f64,
     /// Seconds in training steps so far, all stages.
     pub train_seconds: f64,
-    /// Brier-1 and its standard error, at every position of the cell's own evaluation on the way.
+    /// Brier-1 of the evaluation on the way, at the protocol's positions on fewer windows.
     pub brier_1: f64,
     /// Its standard error.
     pub brier_1_se: f64,
@@ -145,6 +159,11 @@ impl CellRecord {
         Ok(calm_report::write_atomic(path, (text + "\n").as_bytes())?)
     }
 
+    /// Perplexity per token, of a token model.
+    pub fn perplexity(&self) -> Option<f64> {
+        self.cross_entropy.map(f64::exp)
+    }
+
     /// Its speed at a batch size.
     pub fn speed_at(&self, batch: usize) -> Option<&SpeedRow> {
         self.speed.iter().find(|row| row.batch == batch)
@@ -158,7 +177,7 @@ pub fn to_csv(records: &[CellRecord]) -> String {
         .map_or(Vec::new(), |r| r.speed.iter().map(|s| s.batch).collect());
     let mut text = String::from(
         "model,kind,seed,chunk_size,parameters,train_tokens,train_flops,\
-         train_flops_without_autoencoder,train_seconds,peak_rss_bytes,infer_flops_per_token,\
+         train_flops_without_autoencoder,train_seconds,peak_rss_bytes,decoding_rss_bytes,infer_flops_per_token,\
          infer_flops_per_token_without_autoencoder,cache_bytes_per_token,perplexity,brier_lm,\
          brier_lm_se,positions",
     );
@@ -188,10 +207,11 @@ pub fn to_csv(records: &[CellRecord]) -> String {
             r.train_flops_without_autoencoder.to_string(),
             r.train_seconds.to_string(),
             optional(r.peak_rss_bytes.map(|b| b.to_string())),
+            optional(r.decoding_rss_bytes.map(|b| b.to_string())),
             r.infer_flops_per_token.to_string(),
             r.infer_flops_per_token_without_autoencoder.to_string(),
             r.cache_bytes_per_token.to_string(),
-            optional(r.perplexity.map(|p| p.to_string())),
+            optional(r.perplexity().map(|p| p.to_string())),
             r.scores.brier_lm.to_string(),
             r.scores.brier_lm_se.to_string(),
             r.scores.positions.to_string(),

@@ -8,17 +8,22 @@ use serde::Serialize;
 use crate::Result;
 use crate::compare::Comparison;
 use crate::frontier::Point;
-use crate::grid::CellKind;
+use crate::grid::{CellKind, GRIDS, Grid};
 use crate::models::{Model, Verdict, models, sentence, verdicts};
+use crate::plan::Scaling;
 use crate::record::{CellRecord, to_csv};
 use crate::scaling::{Fit, FitError, Law};
 use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
 use crate::techniques::Technique;
 
+/// The grid as it was compared, in the comparison's directory.
+const GRID: &str = "grid.toml";
+
 /// Writes every file of the comparison.
 pub(crate) fn write(comparison: &Comparison, out: &Path) -> Result<()> {
     let models = models(&comparison.cells);
     let verdicts = verdicts(&models);
+    write_atomic(&out.join(GRID), comparison.grid.to_toml().as_bytes())?;
     write_atomic(&out.join("cells.csv"), to_csv(&comparison.cells).as_bytes())?;
     #[derive(Serialize)]
     struct Whole<'a> {
@@ -27,14 +32,24 @@ pub(crate) fn write(comparison: &Comparison, out: &Path) -> Result<()> {
         techniques: &'a [Technique],
         /// Absent where no law could be fitted.
         #[serde(skip_serializing_if = "Option::is_none")]
-        scaling: Option<&'a Fit>,
+        scaling: Option<Scaling>,
         cells: &'a [CellRecord],
     }
     let whole = Whole {
         grid: &comparison.grid,
         verdicts: &verdicts,
         techniques: &comparison.techniques,
-        scaling: comparison.scaling.as_ref().ok(),
+        scaling: comparison.scaling.clone().ok().map(|fit| Scaling {
+            fit,
+            preset: comparison.grid.preset.clone(),
+            set: comparison.grid.set.clone(),
+            autoencoder_tokens: comparison
+                .cells
+                .iter()
+                .filter(|cell| cell.kind == CellKind::Calm)
+                .map(|cell| (cell.chunk_size, cell.autoencoder_tokens as f64))
+                .collect(),
+        }),
         cells: &comparison.cells,
     };
     let text = serde_json::to_string_pretty(&whole).expect("numbers have a JSON form");
@@ -147,7 +162,12 @@ fn page(
                  Savings are interpolated between measured points, with 95 % intervals from the \
                  standard errors; nothing is extrapolated. Training is compared on the learning \
                  curves (the last point of the CALM against all points of the token models), \
-                 inference on the final scores.",
+                 inference on the final scores. The learning curves are scored at the same \
+                 positions, on fewer windows; their learning rate is what the grid says, and a \
+                 decay at the end would favour last points. The intervals take the errors of \
+                 different models for independent; they share the text, so that true intervals \
+                 of differences are narrower, and the frontier of noisy points lies a little \
+                 high, in the token models’ favour.",
             )
         ),
     );
@@ -173,9 +193,9 @@ fn page(
             scroll(&cost_table(models)),
             scroll(&speed_table(models)),
             caption(
-                "Training time is the time in steps. Memory is the process's largest resident \
-                 set up to the end of that cell's training: where several cells were trained by \
-                 one process, it is a bound, not a measurement, for all but the largest. First \
+                "Training time is the time in steps. Memory is the largest resident set of the \
+                 process in that part of the work; what the process kept from earlier cells is in \
+                 it, so it is a bound. First \
                  token: from the prompts to the first token of every text. Tokens per second: \
                  after that, all texts together.",
             )
@@ -212,7 +232,7 @@ fn protocol(comparison: &Comparison) -> String {
          probabilities, {} drawn prefixes a position. Seed {}.",
         format::grouped(positions),
         protocol.every,
-        protocol.windows,
+        comparison.cells.first().map_or(0, |c| c.windows),
         protocol.draws,
         protocol.token_draws,
         protocol.seed,
@@ -279,15 +299,35 @@ fn scaling(found: &std::result::Result<Fit, FitError>) -> String {
 }
 
 fn reproduction(comparison: &Comparison) -> String {
-    let toml = toml::to_string(&comparison.grid).unwrap_or_default();
-    let device = comparison
-        .cells
-        .first()
-        .map_or("", |cell| cell.made_with.device.as_str());
+    let toml = comparison.grid.to_toml();
+    let first = comparison.cells.first();
+    let device = first.map_or("", |cell| cell.made_with.device.as_str());
+    let named = GRIDS.iter().any(|(name, _)| {
+        *name == comparison.grid.name && Grid::resolve(name).is_ok_and(|g| g == comparison.grid)
+    });
+    // A grid of the user's own is written beside the report.
+    let grid = if named {
+        comparison.grid.name.as_str()
+    } else {
+        GRID
+    };
+    let machine = first.map_or(String::new(), |cell| {
+        let host = &cell.made_with.host;
+        format!(
+            "Device {device}; {} threads, {}, {} {}. Program: {}.",
+            host.cpus,
+            host.memory_bytes
+                .map_or("memory unknown".to_owned(), format::bytes),
+            host.os,
+            host.arch,
+            cell.git_revision.as_deref().unwrap_or("revision unknown"),
+        )
+    });
     format!(
-        "<pre>cargo xtask compare --grid {}{}</pre>\n<details><summary>The grid</summary>\
+        "<p class=\"caption\">{}</p>\n<pre>cargo xtask compare --grid {}{}</pre>\n<details><summary>The grid</summary>\
          <pre>{}</pre></details>\n",
-        escape(&comparison.grid.name),
+        escape(&machine),
+        escape(grid),
         if device == "flex" {
             String::new()
         } else {

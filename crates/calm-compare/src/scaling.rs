@@ -176,7 +176,20 @@ pub fn fit(samples: &[Sample], draws: usize, seed: u64) -> Result<Fit, FitError>
             return Err(FitError::NoSpread { what });
         }
     }
-    let law = best(&usable, None);
+    let mean = |get: fn(&Sample) -> f64| {
+        (usable.iter().map(|s| get(s).ln()).sum::<f64>() / usable.len() as f64).exp()
+    };
+    let units = Law {
+        parameter_unit: mean(|s| s.parameters),
+        token_unit: mean(|s| s.tokens),
+        floor: 1.0,
+        parameter_gain: 1.0,
+        parameter_exponent: 1.0,
+        token_gain: 1.0,
+        token_exponent: 1.0,
+        chunk_exponent: 0.0,
+    };
+    let law = best(&usable, units, None);
     let of_runs = |chosen: &[usize]| -> Vec<Sample> {
         chosen
             .iter()
@@ -190,7 +203,7 @@ pub fn fit(samples: &[Sample], draws: usize, seed: u64) -> Result<Fit, FitError>
                 .iter()
                 .map(|_| runs[random.below(runs.len())])
                 .collect();
-            best(&of_runs(&chosen), Some(law))
+            best(&of_runs(&chosen), law, Some(law))
         })
         .collect();
     let (mut heldout, mut of_mean) = (Vec::new(), Vec::new());
@@ -200,7 +213,8 @@ pub fn fit(samples: &[Sample], draws: usize, seed: u64) -> Result<Fit, FitError>
             .copied()
             .filter(|s| s.run != left_out)
             .collect();
-        let without = best(&rest, Some(law));
+        // From scratch: the run that is left out must not have shaped the start.
+        let without = best(&rest, law, None);
         let mean = rest.iter().map(loss).sum::<f64>() / rest.len() as f64;
         for sample in usable.iter().filter(|s| s.run == left_out) {
             heldout.push(loss(sample) - predicted(&without, sample));
@@ -232,11 +246,9 @@ fn predicted(law: &Law, s: &Sample) -> f64 {
     law.loss(s.parameters, s.tokens, s.chunk_size)
 }
 
-/// The law of least weighted squares, from `start` or from several starts.
-fn best(samples: &[Sample], start: Option<Law>) -> Law {
-    let mean = |get: fn(&Sample) -> f64| {
-        (samples.iter().map(|s| get(s).ln()).sum::<f64>() / samples.len() as f64).exp()
-    };
+/// The law of least weighted squares in the units of `units`: from several starts, and from `known`
+/// too where one is given.
+fn best(samples: &[Sample], units: Law, known: Option<Law>) -> Law {
     let lowest = samples.iter().map(loss).fold(f64::INFINITY, f64::min);
     let spread = samples.iter().map(loss).fold(0.0, f64::max) - lowest;
     let guess = |exponent: f64, chunk_exponent: f64| Law {
@@ -246,16 +258,12 @@ fn best(samples: &[Sample], start: Option<Law>) -> Law {
         token_gain: (0.5 * spread).max(1e-2),
         token_exponent: exponent,
         chunk_exponent,
-        parameter_unit: mean(|s| s.parameters),
-        token_unit: mean(|s| s.tokens),
+        ..units
     };
-    let starts = match start {
-        Some(law) => vec![law],
-        None => [0.1, 0.4, 1.0]
-            .into_iter()
-            .flat_map(|exponent| [0.0, 0.5].map(|gamma| guess(exponent, gamma)))
-            .collect(),
-    };
+    let starts = [0.1, 0.4, 1.0]
+        .into_iter()
+        .flat_map(|exponent| [0.0, 0.5].map(|gamma| guess(exponent, gamma)))
+        .chain(known);
     let residuals = |law: &Law| -> Vec<f64> {
         samples
             .iter()
@@ -263,7 +271,6 @@ fn best(samples: &[Sample], start: Option<Law>) -> Law {
             .collect()
     };
     starts
-        .into_iter()
         .map(|start| {
             let (x, square) = minimise(&start.coordinates(), |x| residuals(&start.at(x)));
             (start.at(&x), square)
@@ -315,8 +322,8 @@ mod tests {
     };
 
     /// Runs over a grid of sizes and chunk sizes, each with a curve of five points.
-    fn samples(noise: f64) -> Vec<Sample> {
-        let mut random = RandomStream::new(3);
+    fn samples(noise: f64, seed: u64) -> Vec<Sample> {
+        let mut random = RandomStream::new(seed);
         let mut samples = Vec::new();
         for parameters in [3e5, 1e6, 4e6] {
             for chunk_size in [1.0, 2.0, 4.0] {
@@ -341,7 +348,7 @@ mod tests {
 
     #[test]
     fn without_noise_the_law_is_found_again() {
-        let fit = fit(&samples(0.0), 0, 1).unwrap();
+        let fit = fit(&samples(0.0, 0), 0, 1).unwrap();
         assert_eq!((fit.runs, fit.points, fit.dropped), (9, 45, 0));
         assert!(fit.residual < 1e-4, "{}", fit.residual);
         for (n, d, k) in [(5e5, 5e5, 2.0), (3e6, 3e6, 1.0), (1e6, 2e6, 4.0)] {
@@ -352,44 +359,46 @@ mod tests {
         assert!(fit.heldout < 0.01 && fit.heldout < 0.1 * fit.heldout_of_mean);
     }
 
-    /// With 3 % of noise the intervals of the bootstrap hold the truth: 95 % each, four figures,
-    /// one fixed seed.
+    /// Four figures on twelve noisy data sets: of 48 intervals of 95 %, which are not independent
+    /// within a set, at least 38 must hold the truth. (Bootstraps over nine runs are known to come
+    /// out somewhat narrow.)
     #[test]
     fn the_bootstrap_covers_the_truth() {
-        let fit = fit(&samples(0.03), 60, 2).unwrap();
-        assert_eq!(fit.bootstrap.len(), 60);
-        for (n, d, k) in [
-            (1e6, 1e6, 2.0),
-            (4e6, 3e6, 1.0),
-            (3e5, 1e6, 4.0),
-            (2e6, 8e5, 4.0),
-        ] {
-            let [low, high] = fit.interval(|law| law.brier_1(n, d, k));
-            let truth = TRUTH.brier_1(n, d, k);
-            assert!(low < high && high / low < 1.5, "{low} to {high}");
-            assert!(
-                0.97 * low < truth && truth < 1.03 * high,
-                "{low} {truth} {high}"
-            );
+        let mut covered = 0;
+        for seed in 0..12 {
+            let fit = fit(&samples(0.03, seed), 40, seed).unwrap();
+            assert_eq!(fit.bootstrap.len(), 40);
+            for (n, d, k) in [
+                (1e6, 1e6, 2.0),
+                (4e6, 3e6, 1.0),
+                (3e5, 1e6, 4.0),
+                (2e6, 8e5, 4.0),
+            ] {
+                let [low, high] = fit.interval(|law| law.brier_1(n, d, k));
+                let truth = TRUTH.brier_1(n, d, k);
+                assert!(low < high && high / low < 1.5, "{low} to {high}");
+                covered += usize::from(low <= truth && truth <= high);
+            }
         }
+        assert!(covered >= 38, "{covered} of 48");
     }
 
     #[test]
     fn what_cannot_be_fitted_is_said() {
-        let few: Vec<Sample> = samples(0.0).into_iter().filter(|s| s.run < 30).collect();
+        let few: Vec<Sample> = samples(0.0, 0).into_iter().filter(|s| s.run < 30).collect();
         assert_eq!(fit(&few, 0, 1), Err(FitError::TooFewRuns { runs: 6 }));
-        let mut same = samples(0.0);
+        let mut same = samples(0.0, 0);
         same.iter_mut().for_each(|s| s.chunk_size = 2.0);
         let what = "chunk size";
         assert_eq!(fit(&same, 0, 1), Err(FitError::NoSpread { what }));
-        let mut noisy = samples(0.0);
+        let mut noisy = samples(0.0, 0);
         noisy.iter_mut().for_each(|s| s.brier_1_se = s.brier_1);
         assert_eq!(fit(&noisy, 0, 1), Err(FitError::TooFewRuns { runs: 0 }));
     }
 
     #[test]
     fn points_outside_the_range_are_known() {
-        let fit = fit(&samples(0.0), 0, 1).unwrap();
+        let fit = fit(&samples(0.0, 0), 0, 1).unwrap();
         assert_eq!(fit.extrapolation(1e6, 1e6, 2.0), 1.0);
         approx::assert_relative_eq!(fit.extrapolation(4e7, 1e6, 2.0), 10.0);
         approx::assert_relative_eq!(fit.extrapolation(1e6, 1e6, 8.0), 2.0);

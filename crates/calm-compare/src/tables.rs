@@ -35,8 +35,10 @@ pub(crate) fn scores_table(models: &[Model<'_>]) -> Table {
             0.0 => "0".to_owned(),
             value => format::with_error(value, error),
         });
-        row.push(first.perplexity.map_or("—".to_owned(), |_| {
-            let mean = model.mean(|c| c.perplexity.unwrap_or(f64::NAN), |_| 0.0).0;
+        row.push(first.perplexity().map_or("—".to_owned(), |_| {
+            let mean = model
+                .mean(|c| c.perplexity().unwrap_or(f64::NAN), |_| 0.0)
+                .0;
             format::significant(mean, 3)
         }));
         table.row(row);
@@ -57,7 +59,8 @@ pub(crate) fn cost_table(models: &[Model<'_>]) -> Table {
         "training FLOP",
         "without autoencoder",
         "training time",
-        "memory",
+        "memory, training",
+        "memory, decoding",
         "FLOP a token",
         "without decoder",
     ]);
@@ -71,6 +74,9 @@ pub(crate) fn cost_table(models: &[Model<'_>]) -> Table {
             format::scientific(first.train_flops_without_autoencoder, 2),
             format::duration(seconds),
             first.peak_rss_bytes.map_or("—".to_owned(), format::bytes),
+            first
+                .decoding_rss_bytes
+                .map_or("—".to_owned(), format::bytes),
             format::scientific(first.infer_flops_per_token, 2),
             format::scientific(first.infer_flops_per_token_without_autoencoder, 2),
         ]);
@@ -118,6 +124,7 @@ pub(crate) fn technique_table(techniques: &[Technique]) -> Table {
         "ratio",
         "to",
         "steps per 1,000 tokens",
+        "of the draft",
         "accepted",
         "cache bytes a token",
     ]);
@@ -129,6 +136,7 @@ pub(crate) fn technique_table(techniques: &[Technique]) -> Table {
             format::significant(t.ratio, 3),
             t.compared_with.clone(),
             optional(t.steps_per_1000_tokens, |s| format::fixed(s, 0)),
+            optional(t.draft_steps_per_1000_tokens, |s| format::fixed(s, 0)),
             optional(t.acceptance, format::percent),
             optional(t.cache_bytes_per_token, |b| {
                 format::grouped(b.round() as u64)

@@ -1,17 +1,18 @@
 //! The ways to be efficient, measured on the same machine with the same text: no cache, KV cache,
 //! fused attention, speculative decoding, CALM.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, TokenSampler};
-use calm_data::{TokenStore, Tokenizer};
 use calm_lm::{CalmModel, ModelConfig};
 use calm_nn::Cost;
 use calm_report::RunDir;
-use calm_train::{baseline_checkpoint, language_model_checkpoint, preset};
+use calm_train::{baseline_checkpoint, language_model_checkpoint};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::attention::attention_rows;
-use crate::compare::Options;
+use crate::compare::{Options, Text};
 use crate::decoding::{Bench, Run};
 use crate::grid::{Cell, CellKind, Grid};
 use crate::record::CellRecord;
@@ -34,6 +35,8 @@ pub struct Technique {
     pub compared_with: String,
     /// Passes of the model per 1,000 tokens.
     pub steps_per_1000_tokens: Option<f64>,
+    /// Passes of the draft model per 1,000 tokens, in speculation by one.
+    pub draft_steps_per_1000_tokens: Option<f64>,
     /// Share of the proposals accepted, in speculation.
     pub acceptance: Option<f64>,
     /// Key/value cache, bytes per token of context.
@@ -54,10 +57,10 @@ pub(crate) fn techniques(
     grid: &Grid,
     cells: &[Cell],
     records: &[CellRecord],
+    text: &Text,
     options: &Options<'_>,
-) -> Result<Vec<Technique>> {
+) -> Result<Option<Vec<Technique>>> {
     let device = options.device;
-    let directory = |cell: &Cell| options.out.join("cells").join(cell.name());
     let firsts: Vec<(&Cell, &CellRecord)> = cells
         .iter()
         .zip(records)
@@ -71,10 +74,10 @@ pub(crate) fn techniques(
         .collect();
     tokens.sort_by_key(|(_, record)| record.parameters);
     let (Some((target, _)), draft) = (tokens.last(), tokens.first()) else {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     };
     let load = |cell: &Cell| -> Result<Loaded> {
-        let run = RunDir::open(directory(cell))?;
+        let run = RunDir::open(options.directory(cell))?;
         let name = cell.model.clone();
         Ok(match cell.kind {
             CellKind::Calm => {
@@ -89,19 +92,12 @@ pub(crate) fn techniques(
             }
         })
     };
-    let run = RunDir::open(directory(target))?;
-    let experiment = preset::load(&run.config())?;
-    let tokenizer = Tokenizer::load(&run.tokenizer()).map_err(calm_lm::Error::from)?;
-    let store: TokenStore =
-        calm_train::data::token_store(&experiment.data, &tokenizer, options.cache, &mut |_| ())?;
-    let text = store.heldout();
-
     let Loaded::Token(model, config, name) = load(target)? else {
         unreachable!("the target is a baseline");
     };
     let small = match draft {
         Some((draft, _)) if draft.model != target.model => match load(draft)? {
-            Loaded::Token(model, _, name) => Some((model, name)),
+            Loaded::Token(model, config, name) => Some((model, config, name)),
             Loaded::Calm(..) => None,
         },
         _ => None,
@@ -114,13 +110,24 @@ pub(crate) fn techniques(
     let bench = Bench {
         speed: &grid.speed,
         device,
-        text,
+        text: text.store.heldout(),
         window: config.window,
         sampler: TokenSampler::new(1.0, None, None).expect("a temperature of 1"),
     };
-    let mut rows = decoding_rows(&bench, &model, &config, &name, small.as_ref(), &calms);
-    rows.extend(attention_rows(&config, &grid.speed, device));
-    Ok(rows)
+    let interrupt = options.interrupt;
+    let rows = decoding_rows(
+        &bench,
+        &model,
+        &config,
+        &name,
+        small.as_ref(),
+        &calms,
+        interrupt,
+    );
+    Ok(rows.map(|mut rows| {
+        rows.extend(attention_rows(&config, &grid.speed, device));
+        rows
+    }))
 }
 
 /// A way to decode, with what is said about it.
@@ -137,9 +144,10 @@ fn decoding_rows(
     model: &TokenModel,
     config: &TokenModelConfig,
     name: &str,
-    small: Option<&(Box<TokenModel>, String)>,
+    small: Option<&(Box<TokenModel>, TokenModelConfig, String)>,
     calms: &[Loaded],
-) -> Vec<Technique> {
+    interrupt: &AtomicBool,
+) -> Option<Vec<Technique>> {
     let cache = Some(config.cache_bytes() as f64);
     let same = format!("that of {name}, exactly");
     let row = |title: String, mechanism: &str, cache, distribution: &str, limit: &str| Technique {
@@ -150,6 +158,7 @@ fn decoding_rows(
         ratio: f64::NAN,
         compared_with: String::new(),
         steps_per_1000_tokens: None,
+        draft_steps_per_1000_tokens: None,
         acceptance: None,
         cache_bytes_per_token: cache,
         distribution: distribution.to_owned(),
@@ -189,12 +198,13 @@ fn decoding_rows(
             }),
         },
     ];
-    if let Some((small, small_name)) = small {
+    if let Some((small, small_config, small_name)) = small {
+        let both = (config.cache_bytes() + small_config.cache_bytes()) as f64;
         entries.push(Entry {
             technique: row(
                 format!("{name}, speculation by {small_name}"),
                 "a smaller model proposes, one pass verifies",
-                cache,
+                Some(both),
                 &same,
                 "pays where the small model is much cheaper and mostly right",
             ),
@@ -210,7 +220,7 @@ fn decoding_rows(
             continue;
         };
         let k = config.chunk_size;
-        let cache = config.backbone().cache_bytes() as f64 / k as f64;
+        let cache = config.cache_bytes_per_token();
         entries.push(Entry {
             technique: row(
                 format!("{name} (K = {k})"),
@@ -226,6 +236,9 @@ fn decoding_rows(
     // Round by round, so that what disturbs the machine disturbs all of them.
     let mut runs: Vec<Vec<Run>> = entries.iter().map(|_| Vec::new()).collect();
     for round in 0..bench.speed.repetitions {
+        if interrupt.load(Ordering::SeqCst) {
+            return None;
+        }
         let prompt = bench.prompt(round);
         for (entry, runs) in entries.iter().zip(&mut runs) {
             runs.push((entry.run)(&prompt, round as u64));
@@ -234,20 +247,26 @@ fn decoding_rows(
     let rate = |run: &Run| run.tokens / run.seconds;
     let reference = entries[1].technique.name.clone();
     let cached: Vec<f64> = runs[1].iter().map(rate).collect();
-    entries
+    let rows = entries
         .into_iter()
         .zip(&runs)
         .map(|(entry, runs)| {
             let steps = runs.iter().map(|r| 1000.0 * r.steps / r.tokens).collect();
+            let drafted: Vec<f64> = runs
+                .iter()
+                .filter_map(|r| Some(1000.0 * r.draft_steps? / r.tokens))
+                .collect();
             let accepted: Vec<f64> = runs.iter().filter_map(|r| r.acceptance).collect();
             Technique {
                 rate: median(runs.iter().map(rate).collect()),
                 ratio: median(runs.iter().zip(&cached).map(|(r, c)| rate(r) / c).collect()),
                 compared_with: reference.clone(),
                 steps_per_1000_tokens: Some(median(steps)),
+                draft_steps_per_1000_tokens: (!drafted.is_empty()).then(|| median(drafted)),
                 acceptance: (!accepted.is_empty()).then(|| median(accepted)),
                 ..entry.technique
             }
         })
-        .collect()
+        .collect();
+    Some(rows)
 }

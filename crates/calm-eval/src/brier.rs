@@ -5,7 +5,7 @@ use calm_likelihood_free::{
     BrierAccumulator, BrierEstimate, MAX_N, Rollout, brier_at, unigram_brier_at,
 };
 use calm_lm::{CalmModel, CalmRollout};
-use calm_nn::{HostDraws, mix};
+use calm_nn::{ChunkDecoder, HostDraws, mix};
 
 use crate::{EvalConfig, EvalError, spread};
 
@@ -41,8 +41,13 @@ pub fn evaluate(
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<BrierReport>, EvalError> {
     let windows = spread(tokens, window, config.windows)?;
+    let chunk_size = model.autoencoder.chunk_size();
+    let every = config.stride(chunk_size);
+    if !every.is_multiple_of(chunk_size) {
+        return Err(EvalError::Unaligned { every, chunk_size });
+    }
     evaluate_rollout(
-        &mut CalmRollout::new(model, device),
+        &mut CalmRollout::new(model, device).every(every),
         &windows,
         unigram_counts,
         config,

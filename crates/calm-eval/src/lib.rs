@@ -13,7 +13,7 @@
 //!     }
 //! }
 //!
-//! let config = EvalConfig { windows: 2, draws: 8, seed: 1 };
+//! let config = EvalConfig { windows: 2, draws: 8, every: 0, seed: 1 };
 //! let windows = [&[0, 1, 2, 3, 4][..]; 2];
 //! let report = evaluate_rollout(&mut Certain, &windows, &[1; 5], &config, &mut |_| true)?.unwrap();
 //! assert_eq!(report.estimate.brier_lm, 100.0);

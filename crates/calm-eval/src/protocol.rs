@@ -12,8 +12,17 @@ pub struct EvalConfig {
     pub windows: usize,
     /// Independent draws per start; all pairs are used.
     pub draws: usize,
+    /// Positions scored: the multiples of this many tokens; 0 for the multiples of K.
+    pub every: usize,
     /// Seed of the draws.
     pub seed: u64,
+}
+
+impl EvalConfig {
+    /// The stride between scored positions for a chunk size of `k`.
+    pub fn stride(&self, k: usize) -> usize {
+        if self.every == 0 { k } else { self.every }
+    }
 }
 
 /// Why nothing was evaluated.
@@ -24,6 +33,16 @@ pub enum EvalError {
     TooFewDraws {
         /// What was asked for.
         draws: usize,
+    },
+    /// A position must begin a chunk.
+    #[error(
+        "positions that are multiples of {every} tokens don't all begin a chunk of {chunk_size}; score multiples of K"
+    )]
+    Unaligned {
+        /// The stride.
+        every: usize,
+        /// K.
+        chunk_size: usize,
     },
     /// A standard error needs two windows.
     #[error(

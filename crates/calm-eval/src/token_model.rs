@@ -28,8 +28,8 @@ impl TokenReport {
     }
 }
 
-/// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`; positions that
-/// are multiples of `every` are scored a second time by themselves.
+/// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`; the positions
+/// that a CALM of `chunk_size` is scored at ([`EvalConfig::stride`]) a second time by themselves.
 ///
 /// `config.draws` prefixes are drawn at every position; see [`TokenModel::score_window`] for what
 /// they are needed for. `on_window` is called after each window with the number done and says
@@ -37,17 +37,21 @@ impl TokenReport {
 ///
 /// # Errors
 /// See [`EvalError`].
-#[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the stride.
+#[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the chunk size.
 pub fn evaluate_tokens(
     model: &TokenModel,
     tokens: &[u32],
     window: usize,
-    every: usize,
+    chunk_size: usize,
     unigram_counts: &[u64],
     config: &EvalConfig,
     device: &Device,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<TokenReport>, EvalError> {
+    if config.draws == 0 {
+        return Err(EvalError::TooFewDraws { draws: 0 });
+    }
+    let every = config.stride(chunk_size.max(1));
     let windows = spread(tokens, window, config.windows)?;
     let mut everywhere = Scores::new(unigram_counts);
     let mut aligned = Scores::new(unigram_counts);
@@ -77,4 +81,83 @@ pub fn evaluate_tokens(
         cross_entropy: mean,
         cross_entropy_se: (square / (count - 1.0) / count).sqrt(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calm_baseline::TokenModelConfig;
+    use calm_nn::{RandomStream, TransformerConfig};
+
+    fn model(device: &Device) -> TokenModel {
+        let transformer = TransformerConfig {
+            layers: 1,
+            hidden_size: 16,
+            intermediate_size: 20,
+            heads: 2,
+            kv_heads: 2,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-6,
+        };
+        let config = TokenModelConfig {
+            vocab_size: 7,
+            window: 16,
+            init_std: 0.4,
+            tied_embeddings: false,
+            transformer,
+        };
+        config.init(3, device)
+    }
+
+    fn config(every: usize, draws: usize) -> EvalConfig {
+        EvalConfig {
+            windows: 5,
+            draws,
+            every,
+            seed: 2,
+        }
+    }
+
+    #[test]
+    fn the_aligned_scores_are_those_of_the_multiples_alone() {
+        let device = Device::flex();
+        let model = model(&device);
+        let mut random = RandomStream::new(1);
+        let tokens: Vec<u32> = (0..100).map(|_| random.below(7) as u32).collect();
+        let run = |config: &EvalConfig| {
+            let on = &mut |_| true;
+            evaluate_tokens(&model, &tokens, 16, 4, &[1; 7], config, &device, on)
+                .unwrap()
+                .unwrap()
+        };
+        let found = run(&config(0, 2));
+        // Positions 1..=12 of five windows; of these 4, 8, 12.
+        assert_eq!(found.everywhere.estimate.positions, 60);
+        assert_eq!(found.aligned.estimate.positions, 15);
+        let (mut sums, mut surprisal) = ([0.0; 2], 0.0);
+        for (i, window) in spread(&tokens, 16, 5).unwrap().iter().enumerate() {
+            let mut draws = HostDraws::new(mix(2, i as u64));
+            let scores = model.score_window(window, 1, 2, &mut draws, &device);
+            surprisal += scores.surprisal.iter().sum::<f64>();
+            for (p, brier) in scores.positions.iter().zip(&scores.brier) {
+                sums[0] += brier[1];
+                sums[1] += if p % 4 == 0 { brier[1] } else { 0.0 };
+            }
+        }
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} and {b}");
+        close(found.everywhere.estimate.brier[1], sums[0] / 60.0);
+        close(found.aligned.estimate.brier[1], sums[1] / 15.0);
+        close(found.cross_entropy, surprisal / 75.0);
+        close(found.perplexity().ln(), found.cross_entropy);
+        assert_eq!(run(&config(6, 2)).aligned.estimate.positions, 10);
+    }
+
+    #[test]
+    fn no_draws_are_refused() {
+        let device = Device::flex();
+        let (tokens, on) = ([0; 100], &mut |_| true);
+        let (model, config) = (model(&device), config(0, 0));
+        let error = evaluate_tokens(&model, &tokens, 16, 4, &[1; 7], &config, &device, on);
+        assert_eq!(error, Err(EvalError::TooFewDraws { draws: 0 }));
+    }
 }

@@ -178,6 +178,22 @@ impl ModelConfig {
         2.0 * macs as f64 / self.chunk_size as f64
     }
 
+    /// FLOPs per token of the frozen encoder that makes the language model's targets; part of
+    /// [`ModelConfig::language_model_train_flops`].
+    pub fn encoder_flops(&self) -> f64 {
+        2.0 * self.autoencoder().encoder_macs() as f64 / self.chunk_size as f64
+    }
+
+    /// FLOPs per token of decoding one sample; part of [`ModelConfig::inference_flops`].
+    pub fn decoder_flops(&self) -> f64 {
+        2.0 * self.autoencoder().decoder_macs() as f64 / self.chunk_size as f64
+    }
+
+    /// Bytes of the key/value cache per token.
+    pub fn cache_bytes_per_token(&self) -> f64 {
+        self.backbone().cache_bytes() as f64 / self.chunk_size as f64
+    }
+
     /// FLOPs per token of training the autoencoder.
     pub fn autoencoder_train_flops(&self) -> f64 {
         6.0 * self.autoencoder().forward_macs(0) as f64 / self.chunk_size as f64

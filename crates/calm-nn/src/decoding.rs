@@ -111,6 +111,8 @@ pub struct Decoding<'a, M> {
     cache: KvCache,
     fillers: Vec<usize>,
     hidden: Tensor<2>,
+    /// Chunks that were pushed and not read yet.
+    unread: Option<Vec<Vec<u32>>>,
     rows: Vec<Row>,
     steps: usize,
 }
@@ -165,19 +167,28 @@ impl<'a, M: CachedModel> Decoding<'a, M> {
             cache,
             fillers,
             hidden,
+            unread: None,
             rows,
             steps: 0,
         })
     }
 
-    /// Hidden state from which the next chunk of every text is drawn, `[batch, d]`.
-    pub fn hidden(&self) -> Tensor<2> {
+    /// Hidden state from which the next chunk of every text is drawn, `[batch, d]`. Reads what was
+    /// pushed last, so that nothing is read that no draw needs.
+    pub fn hidden(&mut self) -> Tensor<2> {
+        if let Some(chunks) = self.unread.take() {
+            self.advance(&chunks);
+        }
         self.hidden.clone()
     }
 
-    /// Appends one chunk to every text, reads it, and returns the tokens that belong to each:
-    /// none for those that have ended, and nothing from end-of-text on.
+    /// Appends one chunk to every text and returns the tokens that belong to each: none for those
+    /// that have ended, and nothing from end-of-text on.
+    ///
+    /// # Panics
+    /// Where no draw was made since the last call: [`Decoding::hidden`] must come between.
     pub fn push(&mut self, chunks: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        assert!(self.unread.is_none(), "two chunks without a draw between");
         self.steps += 1;
         let limits = self.limits;
         let fresh = self
@@ -186,9 +197,7 @@ impl<'a, M: CachedModel> Decoding<'a, M> {
             .zip(chunks)
             .map(|(row, chunk)| row.accept(chunk, &limits))
             .collect();
-        if !self.is_done() {
-            self.advance(chunks);
-        }
+        self.unread = Some(chunks.to_vec());
         fresh
     }
 

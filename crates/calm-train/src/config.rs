@@ -3,7 +3,7 @@
 use calm_baseline::TokenModelConfig;
 use calm_data::{BadLinePolicy, Split};
 use calm_eval::EvalConfig;
-use calm_likelihood_free::BatchSampler;
+use calm_likelihood_free::{BatchSampler, MAX_N};
 use calm_lm::ModelConfig;
 use calm_nn::{ConfigError, TransformerConfig};
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,11 @@ impl StageConfig {
         peak * up.min(down).min(1.0)
     }
 
+    /// Tokens that the whole stage reads.
+    pub fn total_tokens(&self, window: usize) -> u64 {
+        self.steps * self.tokens_per_step(window)
+    }
+
     /// Tokens that one optimizer step reads.
     pub fn tokens_per_step(&self, window: usize) -> u64 {
         (self.batch_windows * self.accumulate * window) as u64
@@ -223,6 +228,17 @@ impl Experiment {
                 draws >= 2.0,
                 "2 or more: pairs are compared",
             )?;
+            if eval.every > 0 {
+                let k = self.model.chunk_size;
+                ConfigError::multiple("eval.every", eval.every, "model.chunk_size", k)?;
+                let (every, inside) = (eval.every as f64, eval.every + MAX_N <= self.model.window);
+                ConfigError::range(
+                    "eval.every",
+                    every,
+                    inside,
+                    "a position with four tokens left",
+                )?;
+            }
             let windows = eval.windows as f64;
             ConfigError::range("eval.windows", windows, windows >= 2.0, "2 or more")?;
         }

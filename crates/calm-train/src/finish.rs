@@ -73,6 +73,11 @@ pub(crate) fn finish(
         return Ok(None);
     }
     if let Some(before) = before {
+        // The protocol is that of the scores; an autoencoder alone has none.
+        let scored = before.calm.is_some() || before.baseline.is_some();
+        if scored && matches!(trained, Trained::Autoencoder(..)) {
+            summary.protocol = before.protocol;
+        }
         summary.autoencoder = summary.autoencoder.or(before.autoencoder);
         summary.calm = summary.calm.or(before.calm);
         summary.baseline = summary.baseline.or(before.baseline);

@@ -8,7 +8,8 @@ use crate::{Error, Experiment, Result};
 
 /// The presets in the program, each a complete TOML file under `presets/`.
 ///
-/// A `transformer` preset is the file of the CALM that it is the counterpart of.
+/// A `transformer` preset is the file of the CALM that it is the counterpart of, with
+/// [`TRANSFORMER`] on top; its model is the baseline.
 pub const PRESETS: [(&str, &str); 8] = [
     ("debug", include_str!("../../../presets/debug.toml")),
     ("nano", include_str!("../../../presets/nano.toml")),
@@ -19,6 +20,9 @@ pub const PRESETS: [(&str, &str); 8] = [
     ("transformer-m", CALM_L),
     ("transformer-l", CALM_XL),
 ];
+/// The published token models see 2,048 tokens, as many positions as the CALMs have steps, in as
+/// large batches.
+const TRANSFORMER: [&str; 2] = ["model.window=2048", "baseline.training.accumulate=1024"];
 const CALM_M: &str = include_str!("../../../presets/calm-m.toml");
 const CALM_L: &str = include_str!("../../../presets/calm-l.toml");
 const CALM_XL: &str = include_str!("../../../presets/calm-xl.toml");
@@ -37,12 +41,19 @@ pub fn resolve(preset: &str, overrides: &[String]) -> Result<Experiment> {
         }
         None => return Err(unknown_preset(preset)),
     };
-    let mut experiment = parse(&origin, &text, overrides)?;
-    // A transformer preset shares a CALM's file.
-    if PRESETS.iter().any(|(name, _)| *name == preset) {
-        experiment.preset = preset.to_owned();
+    if !is_token_model(preset) {
+        return parse(&origin, &text, overrides);
     }
+    let mut all = TRANSFORMER.map(str::to_owned).to_vec();
+    all.extend_from_slice(overrides);
+    let mut experiment = parse(&origin, &text, &all)?;
+    experiment.preset = preset.to_owned();
     Ok(experiment)
+}
+
+/// Whether a preset is that of a token model: what it trains is its baseline.
+pub fn is_token_model(preset: &str) -> bool {
+    preset.starts_with("transformer-") && PRESETS.iter().any(|(name, _)| *name == preset)
 }
 
 /// Reads the resolved configuration of a run.

@@ -78,9 +78,11 @@ fn a_plan_follows_from_a_law() {
         "token_gain": 1.0, "token_exponent": 0.3, "chunk_exponent": 0.0,
         "parameter_unit": 1e6, "token_unit": 1e6}"#;
     let fit = format!(
-        r#"{{"scaling": {{"law": {law}, "bootstrap": [{law}], "runs": 9, "points": 30,
+        r#"{{"scaling": {{"preset": "nano", "set": [],
+        "autoencoder_tokens": {{"1": 4e5, "2": 6e5, "4": 1e6}},
+        "fit": {{"law": {law}, "bootstrap": [{law}], "runs": 9, "points": 30,
         "dropped": 0, "residual": 0.1, "heldout": 0.2, "heldout_of_mean": 0.5,
-        "range": [[1e6, 1e7], [1e5, 1e7], [1.0, 4.0]]}}}}"#
+        "range": [[1e6, 1e7], [1e5, 1e7], [1.0, 4.0]]}}}}}}"#
     );
     std::fs::write(place.path("fit/comparison.json"), fit).unwrap();
     let plan = |flops: &str| {

@@ -122,7 +122,10 @@ fn a_comparison_scores_every_cell_on_the_same_positions_and_writes_its_files() {
         // Windows of 16 tokens, multiples of 4 with four tokens left: 4, 8, 12.
         assert_eq!(cell.scores.positions, 9, "{}", cell.model);
         assert_eq!(cell.scores.unigram, cells[0].scores.unigram);
-        assert_eq!(cell.perplexity.is_some(), cell.kind == CellKind::Baseline);
+        assert_eq!(
+            cell.cross_entropy.is_some(),
+            cell.kind == CellKind::Baseline
+        );
         assert_eq!(cell.curve.len(), 3);
         assert!(cell.train_flops > 0.0 && cell.train_seconds > 0.0);
         let steps = 1000.0 / cell.chunk_size as f64;
@@ -220,10 +223,16 @@ fn interrupted_anywhere_it_repeats_no_finished_cell() {
     assert_eq!(trained, expected_names);
     for (a, b) in comparison.cells.iter().zip(&expected.cells) {
         assert_eq!(a.scores, b.scores, "{}", a.model);
+        let costs = |c: &calm_compare::CellRecord| (c.train_flops.to_bits(), c.curve.len());
+        assert_eq!(costs(a), costs(b));
     }
 
-    // All done: nothing is trained, and other settings are refused.
-    assert!(place.compare(None).unwrap().1.is_empty());
+    // All done: nothing is trained, scored or timed again, and other settings are refused.
+    let again = place.compare(None).unwrap();
+    assert!(again.1.is_empty());
+    let again = again.0.unwrap();
+    assert_eq!(again.cells, comparison.cells);
+    assert_eq!(again.techniques, comparison.techniques);
     let mut place = place;
     place.grid.protocol.draws += 1;
     let error = place.compare(None).unwrap_err();
@@ -259,6 +268,9 @@ fn grids_that_compare_unequal_work_are_refused() {
         (|g| g.cells.clear(), "no cells"),
         (|g| g.protocol.draws = 1, "draws"),
         (|g| g.speed.batches = vec![0], "batches"),
+        (|g| g.speed.tokens = 4, "one step"),
+        (|g| g.protocol.windows = 1, "windows"),
+        (|g| g.protocol.every = 64, "no position"),
     ] {
         let message = refuse(change);
         assert!(message.contains(word), "{word}: {message}");

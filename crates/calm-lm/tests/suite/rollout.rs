@@ -132,3 +132,42 @@ fn equal_draws_all_go_on_and_stay_equal() {
         );
     }
 }
+
+/// Without noise a draw is a function of the hidden state, so a stride must pick exactly the starts
+/// that the full scoring has at these positions, targets and draws alike.
+#[test]
+fn a_stride_picks_starts() {
+    let device = Device::flex();
+    for k in [1, 2, 4] {
+        let (_, mut model) = lively(k, &device);
+        let weight = &mut model.language_model.head.noise_in.weight;
+        *weight = weight.clone().map(|w| w * 0.0);
+        let window = tokens(8 * k, 5);
+        let roll = |every: usize| {
+            let mut draws = HostDraws::new(1);
+            CalmRollout::new(&model, &device)
+                .every(every)
+                .roll_out(&window, 3, &mut draws)
+        };
+        let all = roll(k);
+        for factor in [2, 3] {
+            let some = roll(factor * k);
+            // Start i of the full scoring is at position (i + 1) k.
+            let expected: Vec<_> = (all.iter().enumerate())
+                .filter(|(i, _)| (i + 1) % factor == 0)
+                .map(|(_, start)| start.clone())
+                .collect();
+            assert!(!expected.is_empty());
+            assert_eq!(some, expected, "K = {k}, every {factor} chunks");
+        }
+        assert_eq!(roll(16 * k), [], "no multiple lies in the window");
+    }
+}
+
+#[test]
+#[should_panic(expected = "begins at no multiple")]
+fn a_stride_must_be_a_multiple_of_k() {
+    let device = Device::flex();
+    let (_, model) = lively(2, &device);
+    let _ = CalmRollout::new(&model, &device).every(3);
+}
