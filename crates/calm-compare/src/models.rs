@@ -69,9 +69,21 @@ impl Model<'_> {
         self.mean(|c| c.scores.brier[n], |c| c.scores.brier_se[n])
     }
 
+    fn brier_lm(&self) -> (f64, f64) {
+        self.mean(|c| c.scores.brier_lm, |c| c.scores.brier_lm_se)
+    }
+
     /// Final Brier-1 at a cost.
     pub(crate) fn point(&self, cost: impl Fn(&CellRecord) -> f64) -> Point {
-        let (quality, error) = self.brier(0);
+        self.at(cost, self.brier(0))
+    }
+
+    /// Final BrierLM at a cost.
+    pub(crate) fn brier_lm_point(&self, cost: impl Fn(&CellRecord) -> f64) -> Point {
+        self.at(cost, self.brier_lm())
+    }
+
+    fn at(&self, cost: impl Fn(&CellRecord) -> f64, (quality, error): (f64, f64)) -> Point {
         Point {
             cost: self.mean(cost, |_| 0.0).0,
             quality,

@@ -72,8 +72,8 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
             chart.series(Series::new(model.name, xy).with_errors(errors).with_dots())
         })
     };
-    let score_chart = |title: &str, x: &str, cost: fn(&CellRecord) -> f64| {
-        let chart = LineChart::new(title, x, "Brier-1").scales(Scale::Log, Scale::Linear);
+    let score_chart = |title: &str, x: &str, y: &str, point: &dyn Fn(&Model<'_>) -> Point| {
+        let chart = LineChart::new(title, x, y).scales(Scale::Log, Scale::Linear);
         let kinds = [
             (CellKind::Baseline, "token models"),
             (CellKind::Calm, "CALM"),
@@ -82,7 +82,7 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
             let mut points: Vec<Point> = models
                 .iter()
                 .filter(|m| m.kind() == kind)
-                .map(|m| m.point(cost))
+                .map(point)
                 .collect();
             points.sort_by(|a, b| a.cost.total_cmp(&b.cost));
             let xy = points.iter().map(|p| (p.cost, p.quality)).collect();
@@ -100,14 +100,12 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
             .collect();
         chart.series(Series::new(model.name, xy).with_dots())
     });
+    let training = "training FLOPs, autoencoder included";
+    let inference = "FLOPs per token, one sample a step, decoder included";
     vec![
         (
             "training-flops.svg",
-            curve_chart(
-                "Quality by training work",
-                "training FLOPs, autoencoder included",
-                |p| p.train_flops,
-            ),
+            curve_chart("Quality by training work", training, |p| p.train_flops),
         ),
         (
             "training-seconds.svg",
@@ -119,11 +117,21 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
         ),
         (
             "inference-flops.svg",
-            score_chart(
-                "Quality by inference work",
-                "FLOPs per token, one sample a step, decoder included",
-                |c| c.infer_flops_per_token,
-            ),
+            score_chart("Quality by inference work", inference, "Brier-1", &|m| {
+                m.point(|c| c.infer_flops_per_token)
+            }),
+        ),
+        (
+            "brier-lm-training-flops.svg",
+            score_chart("BrierLM by training work", training, "BrierLM", &|m| {
+                m.brier_lm_point(|c| c.train_flops)
+            }),
+        ),
+        (
+            "brier-lm-inference-flops.svg",
+            score_chart("BrierLM by inference work", inference, "BrierLM", &|m| {
+                m.brier_lm_point(|c| c.infer_flops_per_token)
+            }),
         ),
         ("speed.svg", speed),
     ]

@@ -5,6 +5,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSection, CalmModel, GenerateOptions, Generator, HeadSection, ModelConfig,
@@ -195,4 +196,55 @@ fn the_same_draws_generate_the_same_text() {
             .run()
     });
     assert_eq!(flex, other);
+}
+
+fn token_model(device: &Device) -> TokenModel {
+    let config = TokenModelConfig {
+        vocab_size: 37,
+        window: 16,
+        init_std: 0.3,
+        tied_embeddings: false,
+        transformer: config().backbone,
+    };
+    config.init(5, device)
+}
+
+/// The token baseline: loss and gradients, and its scores, for which prefixes are drawn by
+/// cumulative sums. A draw near a border may fall on either side of it, so the scores of longer
+/// n-grams get the room of a few draws that differ.
+#[test]
+fn the_token_baseline_agrees() {
+    let all = devices().map(|device| {
+        let model = token_model(&device);
+        let window = tokens(16);
+        let draws = &mut HostDraws::new(6);
+        let scores = model.score_window(&window, 1, 50, draws, &device);
+        let surprisal = TensorData::new(scores.surprisal, [15]);
+        let brier: Vec<f64> = scores.brier.concat();
+        let brier = TensorData::new(brier, [scores.positions.len(), 4]);
+
+        let autodiff = device.autodiff();
+        let batch = chunk_tensor(&tokens(32), 2, 1, &autodiff).squeeze_dim::<2>(2);
+        let model = model.train();
+        let loss = model.loss(batch);
+        let value = loss.to_data();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let mut found = Gradients(&grads, vec![value, surprisal]);
+        model.visit(&mut found);
+        (found.1, brier)
+    });
+    let [(flex, flex_brier), (other, other_brier)] = all;
+    assert_eq!(flex.len(), other.len());
+    for (i, pair) in flex.into_iter().zip(other).enumerate() {
+        close(&format!("value {i}"), pair.into());
+    }
+    let rows = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
+    for (i, (a, b)) in rows(flex_brier)
+        .into_iter()
+        .zip(rows(other_brier))
+        .enumerate()
+    {
+        let room = if i % 4 == 0 { 1e-4 } else { 0.02 };
+        assert!((a - b).abs() < room, "score {i}: {a} and {b}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Sizes, costs, and that the baseline learns.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use calm_baseline::TokenModelConfig;
 use calm_nn::{Cost, TransformerConfig};
 
@@ -20,6 +20,43 @@ fn parameters_are_those_of_the_built_model() {
             assert_eq!(config.parameters(), model.num_params() as u64);
         }
     }
+}
+
+/// Entries of all matrices of a module.
+struct Matrices(u64);
+
+impl ModuleVisitor for Matrices {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D == 2 {
+            self.0 += param.val().shape().num_elements() as u64;
+        }
+    }
+}
+
+/// A token meets every matrix once, one multiply-accumulate an entry; the table is looked up, and
+/// where it is the output layer too, met once. Attention: each of the T queries of a layer meets T
+/// keys and T values of width d, so T tokens cost `2 T^2 d` a layer.
+#[test]
+fn multiply_accumulates_are_those_of_the_built_model() {
+    let device = Device::flex();
+    for tied_embeddings in [false, true] {
+        let (mut config, _) = small(1, &device);
+        config.tied_embeddings = tied_embeddings;
+        let model = config.init(1, &device);
+        let mut found = Matrices(0);
+        model.visit(&mut found);
+        let table = (config.vocab_size * config.transformer.hidden_size) as u64;
+        let looked_up = if tied_embeddings { 0 } else { table };
+        assert_eq!(config.forward_macs(0), found.0 - looked_up);
+        let (context, d, layers) = (10, 16, 2);
+        let attention = 2 * context * context * d * layers;
+        let more = context as u64 * (config.forward_macs(context) - config.forward_macs(0));
+        assert_eq!(more, attention as u64);
+        assert_eq!(config.train_flops(7), 6.0 * config.forward_macs(7) as f64);
+    }
+    // Two kv heads of width 4, keys and values, two layers, f32.
+    let (config, _) = small(1, &device);
+    assert_eq!(config.cache_bytes(), 2 * 4 * 2 * 2 * 4);
 }
 
 /// The published sizes: 281, 465 and 849 M parameters (CALM, table 1).

@@ -1,7 +1,7 @@
 //! The `[model]` table and its costs.
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
 use calm_nn::{ConfigError, Cost};
 
 use crate::config;
@@ -109,4 +109,43 @@ fn published_sizes_cost_what_is_published() {
     assert!((parameters / 735e6 - 1.0).abs() < 0.01, "{parameters}");
     assert!((infer / 4.56e8 - 1.0).abs() < 0.01, "{infer}");
     assert!((train / 7.50e20 - 1.0).abs() < 0.01, "{train}");
+}
+
+/// Entries of all matrices of a module.
+struct Matrices(u64);
+
+impl ModuleVisitor for Matrices {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D == 2 {
+            self.0 += param.val().shape().num_elements() as u64;
+        }
+    }
+}
+
+fn matrices(module: &impl Module) -> u64 {
+    let mut found = Matrices(0);
+    module.visit(&mut found);
+    found.0
+}
+
+/// A step of one sample meets every matrix of backbone and head once; the token table is looked up.
+/// The autoencoder's per-token half runs K times a chunk, its tied table K times as output layer.
+#[test]
+fn multiply_accumulates_are_those_of_the_built_model() {
+    let device = Device::flex();
+    for k in [1, 2, 4] {
+        let config = config(k);
+        let model = config.init(1, &device);
+        let table = (config.vocab_size * config.backbone.hidden_size) as u64;
+        let counted = config.backbone().forward_macs(0) + config.head().forward_macs(0);
+        assert_eq!(counted, matrices(&model.language_model) - table, "K = {k}");
+
+        let a = &config.autoencoder;
+        let table = (config.vocab_size * a.hidden_size) as u64;
+        let block = 3 * (a.hidden_size * a.intermediate_size) as u64;
+        // Two blocks a side, one of them per token: K times instead of once.
+        let per_token = 2 * (k as u64 - 1) * block;
+        let expected = matrices(&model.autoencoder) - table + per_token + k as u64 * table;
+        assert_eq!(config.autoencoder().forward_macs(0), expected, "K = {k}");
+    }
 }
