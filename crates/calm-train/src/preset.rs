@@ -8,8 +8,8 @@ use crate::{Error, Experiment, Result};
 
 /// The presets in the program, each a complete TOML file under `presets/`.
 ///
-/// A `transformer` preset is the file of the CALM that it is the counterpart of, with
-/// [`TRANSFORMER`] on top; its model is the baseline.
+/// A `transformer` preset is the file of the CALM that it is the counterpart of, in windows of
+/// 2,048 tokens; its model is the baseline.
 pub const PRESETS: [(&str, &str); 8] = [
     ("debug", include_str!("../../../presets/debug.toml")),
     ("nano", include_str!("../../../presets/nano.toml")),
