@@ -178,6 +178,7 @@ pub fn run(args: Args) -> Result<()> {
                 heldout,
                 w,
                 TOKEN_STRIDE,
+                true,
                 &counts,
                 &eval,
                 &device,
@@ -190,7 +191,11 @@ pub fn run(args: Args) -> Result<()> {
                 perplexity: report.perplexity(),
                 every,
                 aligned: (&report.aligned).into(),
-                scores: (&report.everywhere).into(),
+                scores: report
+                    .everywhere
+                    .as_ref()
+                    .expect("all positions were asked for")
+                    .into(),
             }
         }
     };

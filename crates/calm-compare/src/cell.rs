@@ -39,7 +39,7 @@ pub(crate) fn run_cell(
     };
     let path = directory.join(RECORD);
     if let Some(record) = CellRecord::load(&path)? {
-        if record.made_with != made_with {
+        if !record.made_with.fits(&made_with) {
             let path = directory.to_owned();
             return Err(Error::OtherCell { path });
         }
@@ -140,8 +140,9 @@ fn measure(
         CellKind::Baseline => {
             let model = baseline_checkpoint(&run)?.load(device)?;
             let eval = protocol.eval(protocol.token_draws);
-            let report =
-                evaluate_tokens(&model, heldout, window, 1, counts, &eval, device, on_window)?;
+            let report = evaluate_tokens(
+                &model, heldout, window, 1, false, counts, &eval, device, on_window,
+            )?;
             let Some(report) = report else {
                 return Ok(None);
             };

@@ -159,7 +159,12 @@ fn kept_techniques(
     let made_with: Vec<MadeWith> = records.iter().map(|r| r.made_with.clone()).collect();
     if let Ok(text) = std::fs::read_to_string(&path)
         && let Ok(kept) = serde_json::from_str::<Kept>(&text)
-        && kept.made_with == made_with
+        && kept.made_with.len() == made_with.len()
+        && kept
+            .made_with
+            .iter()
+            .zip(&made_with)
+            .all(|(a, b)| a.fits(b))
     {
         return Ok(Some(kept.techniques));
     }

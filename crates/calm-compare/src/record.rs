@@ -76,6 +76,19 @@ pub struct MadeWith {
     pub host: Host,
 }
 
+impl MadeWith {
+    /// Whether a result made with `self` can stand beside one made with `other`. The memory that
+    /// the system reports may differ by a little after a restart and is not compared.
+    pub fn fits(&self, other: &Self) -> bool {
+        let comparable = |made: &Self| {
+            let mut made = made.clone();
+            made.host.memory_bytes = None;
+            made
+        };
+        comparable(self) == comparable(other)
+    }
+}
+
 /// Brier scores under the comparison's protocol. Arrays hold n = 1..4.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {

@@ -10,11 +10,11 @@ use crate::{BrierReport, EvalConfig, EvalError, spread};
 /// Scores of a token model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenReport {
-    /// Brier scores at every position of the windows.
-    pub everywhere: BrierReport,
-    /// Brier scores at the positions that are multiples of the stride alone: those that a CALM of
-    /// that chunk size is scored at.
+    /// Brier scores at the positions that are multiples of the stride: those that a CALM of that
+    /// chunk size is scored at.
     pub aligned: BrierReport,
+    /// Brier scores at every position of the windows, where they were asked for.
+    pub everywhere: Option<BrierReport>,
     /// Cross-entropy per token, in nats, of all tokens of the windows but the first.
     pub cross_entropy: f64,
     /// Its standard error over windows.
@@ -28,8 +28,9 @@ impl TokenReport {
     }
 }
 
-/// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`; the positions
-/// that a CALM of `chunk_size` is scored at ([`EvalConfig::stride`]) a second time by themselves.
+/// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`, at the positions
+/// that a CALM of `chunk_size` is scored at ([`EvalConfig::stride`]), and with `everywhere` at all
+/// of them besides, which takes as many times longer.
 ///
 /// `config.draws` prefixes are drawn at every position; see [`TokenModel::score_window`] for what
 /// they are needed for. `on_window` is called after each window with the number done and says
@@ -37,12 +38,13 @@ impl TokenReport {
 ///
 /// # Errors
 /// See [`EvalError`].
-#[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the chunk size.
+#[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the positions.
 pub fn evaluate_tokens(
     model: &TokenModel,
     tokens: &[u32],
     window: usize,
     chunk_size: usize,
+    everywhere: bool,
     unigram_counts: &[u64],
     config: &EvalConfig,
     device: &Device,
@@ -53,12 +55,13 @@ pub fn evaluate_tokens(
     }
     let every = config.stride(chunk_size.max(1));
     let windows = spread(tokens, window, config.windows)?;
-    let mut everywhere = Scores::new(unigram_counts);
+    let mut all = Scores::new(unigram_counts);
     let mut aligned = Scores::new(unigram_counts);
     let mut means = Vec::with_capacity(windows.len());
     for (i, window) in windows.iter().enumerate() {
         let mut draws = HostDraws::new(mix(config.seed, i as u64));
-        let found = model.score_window(window, 1, config.draws, &mut draws, device);
+        let stride = if everywhere { 1 } else { every };
+        let found = model.score_window(window, stride, config.draws, &mut draws, device);
         means.push(found.surprisal.iter().sum::<f64>() / found.surprisal.len() as f64);
         let scored: Vec<_> = found
             .positions
@@ -67,7 +70,7 @@ pub fn evaluate_tokens(
             .map(|(&p, &brier)| (p, (std::array::from_fn(|j| window[p + j]), brier)))
             .collect();
         aligned.add_window(scored.iter().filter(|(p, _)| p % every == 0).map(|s| s.1));
-        everywhere.add_window(scored.into_iter().map(|s| s.1));
+        all.add_window(scored.into_iter().map(|s| s.1));
         if !on_window(i + 1) && i + 1 < windows.len() {
             return Ok(None);
         }
@@ -76,8 +79,8 @@ pub fn evaluate_tokens(
     let mean = means.iter().sum::<f64>() / count;
     let square: f64 = means.iter().map(|m| (m - mean).powi(2)).sum();
     Ok(Some(TokenReport {
-        everywhere: everywhere.report(&windows)?,
         aligned: aligned.report(&windows)?,
+        everywhere: everywhere.then(|| all.report(&windows)).transpose()?,
         cross_entropy: mean,
         cross_entropy_se: (square / (count - 1.0) / count).sqrt(),
     }))
@@ -126,13 +129,14 @@ mod tests {
         let tokens: Vec<u32> = (0..100).map(|_| random.below(7) as u32).collect();
         let run = |config: &EvalConfig| {
             let on = &mut |_| true;
-            evaluate_tokens(&model, &tokens, 16, 4, &[1; 7], config, &device, on)
+            evaluate_tokens(&model, &tokens, 16, 4, true, &[1; 7], config, &device, on)
                 .unwrap()
                 .unwrap()
         };
         let found = run(&config(0, 2));
         // Positions 1..=12 of five windows; of these 4, 8, 12.
-        assert_eq!(found.everywhere.estimate.positions, 60);
+        let everywhere = found.everywhere.clone().unwrap();
+        assert_eq!(everywhere.estimate.positions, 60);
         assert_eq!(found.aligned.estimate.positions, 15);
         let (mut sums, mut surprisal) = ([0.0; 2], 0.0);
         for (i, window) in spread(&tokens, 16, 5).unwrap().iter().enumerate() {
@@ -145,11 +149,21 @@ mod tests {
             }
         }
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} and {b}");
-        close(found.everywhere.estimate.brier[1], sums[0] / 60.0);
+        close(everywhere.estimate.brier[1], sums[0] / 60.0);
         close(found.aligned.estimate.brier[1], sums[1] / 15.0);
         close(found.cross_entropy, surprisal / 75.0);
         close(found.perplexity().ln(), found.cross_entropy);
         assert_eq!(run(&config(6, 2)).aligned.estimate.positions, 10);
+
+        // Alone the aligned positions draw other prefixes; Brier-1 needs none.
+        let on = &mut |_| true;
+        let config = config(0, 2);
+        let alone = evaluate_tokens(&model, &tokens, 16, 4, false, &[1; 7], &config, &device, on);
+        let alone = alone.unwrap().unwrap();
+        assert!(alone.everywhere.is_none());
+        let (a, b) = (alone.aligned.estimate, found.aligned.estimate);
+        close(a.brier[0], b.brier[0]);
+        assert_eq!(a.positions, b.positions);
     }
 
     #[test]
@@ -157,7 +171,7 @@ mod tests {
         let device = Device::flex();
         let (tokens, on) = ([0; 100], &mut |_| true);
         let (model, config) = (model(&device), config(0, 0));
-        let error = evaluate_tokens(&model, &tokens, 16, 4, &[1; 7], &config, &device, on);
+        let error = evaluate_tokens(&model, &tokens, 16, 4, false, &[1; 7], &config, &device, on);
         assert_eq!(error, Err(EvalError::TooFewDraws { draws: 0 }));
     }
 }

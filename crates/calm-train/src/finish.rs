@@ -155,6 +155,7 @@ fn score_baseline(
         run.store.heldout(),
         config.window,
         run.experiment.model.chunk_size,
+        false,
         run.unigram,
         &run.experiment.eval,
         run.device,

@@ -172,6 +172,7 @@ impl StageTask for BaselineTask<'_> {
             judge.heldout,
             self.config.window,
             self.chunk_size,
+            false,
             judge.unigram,
             judge.config,
             judge.device,
