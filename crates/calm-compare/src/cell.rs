@@ -284,6 +284,7 @@ fn curve(run: &RunDir, kind: CellKind, costs: &Costs) -> Result<Vec<CurvePoint>>
                 train_seconds: earlier + seconds_at(point.step),
                 brier_1: point.brier?[0],
                 brier_1_se: point.brier_se?[0],
+                window_brier_1: point.window_brier_1.clone()?,
             })
         })
         .collect())

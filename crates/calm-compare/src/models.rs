@@ -3,9 +3,9 @@
 use calm_report::format;
 use serde::Serialize;
 
-use crate::frontier::{Finding, Point, compare};
+use crate::frontier::{Finding, Measured, Point, compare};
 use crate::grid::CellKind;
-use crate::record::CellRecord;
+use crate::record::{CellRecord, CurvePoint};
 
 /// One model of the grid over its seeds.
 pub(crate) struct Model<'a> {
@@ -73,37 +73,59 @@ impl Model<'_> {
         self.mean(|c| c.scores.brier_lm, |c| c.scores.brier_lm_se)
     }
 
-    /// Final Brier-1 at a cost.
-    pub(crate) fn point(&self, cost: impl Fn(&CellRecord) -> f64) -> Point {
+    /// Final Brier-1 at a cost, and its standard error.
+    pub(crate) fn point(&self, cost: impl Fn(&CellRecord) -> f64) -> (Point, f64) {
         self.at(cost, self.brier(0))
     }
 
-    /// Final BrierLM at a cost.
-    pub(crate) fn brier_lm_point(&self, cost: impl Fn(&CellRecord) -> f64) -> Point {
+    /// Final BrierLM at a cost, and its standard error.
+    pub(crate) fn brier_lm_point(&self, cost: impl Fn(&CellRecord) -> f64) -> (Point, f64) {
         self.at(cost, self.brier_lm())
     }
 
-    fn at(&self, cost: impl Fn(&CellRecord) -> f64, (quality, error): (f64, f64)) -> Point {
-        Point {
+    fn at(&self, cost: impl Fn(&CellRecord) -> f64, (quality, error): (f64, f64)) -> (Point, f64) {
+        let cost = self.mean(cost, |_| 0.0).0;
+        (Point { cost, quality }, error)
+    }
+
+    /// Points of the learning curves of all seeds, averaged, with standard errors.
+    pub(crate) fn curve(&self, cost: impl Fn(&CurvePoint) -> f64) -> Vec<(Point, f64)> {
+        (0..self.curve_length())
+            .map(|i| {
+                let brier = self.mean(|c| c.curve[i].brier_1, |c| c.curve[i].brier_1_se);
+                self.at(|c| cost(&c.curve[i]), brier)
+            })
+            .collect()
+    }
+
+    fn curve_length(&self) -> usize {
+        self.cells.iter().map(|c| c.curve.len()).min().unwrap_or(0)
+    }
+
+    /// Final Brier-1 of every seed and window, as model number `model`.
+    fn measured(&self, model: usize, cost: impl Fn(&CellRecord) -> f64) -> Measured {
+        Measured {
+            model,
             cost: self.mean(cost, |_| 0.0).0,
-            quality,
-            error,
+            quality: self
+                .cells
+                .iter()
+                .map(|c| c.scores.window_brier_1.clone())
+                .collect(),
         }
     }
 
-    /// Learning curves of all seeds, point by point, averaged.
-    pub(crate) fn curve(&self, cost: impl Fn(&crate::CurvePoint) -> f64) -> Vec<Point> {
-        let length = self.cells.iter().map(|c| c.curve.len()).min().unwrap_or(0);
-        (0..length)
-            .map(|i| {
-                let at = |c: &CellRecord| c.curve[i];
-                let (quality, error) = self.mean(|c| at(c).brier_1, |c| at(c).brier_1_se);
-                let cost = self.mean(|c| cost(&at(c)), |_| 0.0).0;
-                Point {
-                    cost,
-                    quality,
-                    error,
-                }
+    /// The same along the learning curves.
+    fn measured_curve(&self, model: usize, cost: impl Fn(&CurvePoint) -> f64) -> Vec<Measured> {
+        (0..self.curve_length())
+            .map(|i| Measured {
+                model,
+                cost: self.mean(|c| cost(&c.curve[i]), |_| 0.0).0,
+                quality: self
+                    .cells
+                    .iter()
+                    .map(|c| c.curve[i].window_brier_1.clone())
+                    .collect(),
             })
             .collect()
     }
@@ -114,14 +136,19 @@ pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
         .iter()
         .filter(|m| m.kind() == CellKind::Baseline)
         .collect();
-    let on_curves = |model: &Model<'_>, cost: fn(&crate::CurvePoint) -> f64| {
-        let reference: Vec<Point> = baselines.iter().flat_map(|b| b.curve(cost)).collect();
-        let last = model.curve(cost).last().copied();
-        last.map_or(Finding::Apart, |last| compare(last, &reference))
+    let numbered = || baselines.iter().enumerate().map(|(i, b)| (i + 1, b));
+    let on_curves = |model: &Model<'_>, cost: fn(&CurvePoint) -> f64| {
+        let reference: Vec<Measured> = numbered()
+            .flat_map(|(i, b)| b.measured_curve(i, cost))
+            .collect();
+        match model.measured_curve(0, cost).last() {
+            Some(last) => compare(last, &reference),
+            None => Finding::Apart,
+        }
     };
     let on_scores = |model: &Model<'_>, cost: fn(&CellRecord) -> f64| {
-        let reference: Vec<Point> = baselines.iter().map(|b| b.point(cost)).collect();
-        compare(model.point(cost), &reference)
+        let reference: Vec<Measured> = numbered().map(|(i, b)| b.measured(i, cost)).collect();
+        compare(&model.measured(0, cost), &reference)
     };
     models
         .iter()

@@ -104,6 +104,8 @@ pub struct Scores {
     pub unigram: [f64; 4],
     /// Positions scored.
     pub positions: u64,
+    /// Brier-1 of every window.
+    pub window_brier_1: Vec<f64>,
 }
 
 impl From<&BrierReport> for Scores {
@@ -116,12 +118,13 @@ impl From<&BrierReport> for Scores {
             brier_lm_se: e.brier_lm_se,
             unigram: report.unigram,
             positions: e.positions,
+            window_brier_1: report.window_brier_1.clone(),
         }
     }
 }
 
 /// Quality during training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// Training tokens of the language model so far.
     pub tokens: u64,
@@ -133,6 +136,8 @@ pub struct CurvePoint {
     pub brier_1: f64,
     /// Its standard error.
     pub brier_1_se: f64,
+    /// The same of every window.
+    pub window_brier_1: Vec<f64>,
 }
 
 /// Decoding at one batch size: medians.

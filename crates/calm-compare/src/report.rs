@@ -67,29 +67,30 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
         let chart = LineChart::new(title, x, "Brier-1").scales(Scale::Log, Scale::Linear);
         models.iter().fold(chart, |chart, model| {
             let points = model.curve(cost);
-            let xy = points.iter().map(|p| (p.cost, p.quality)).collect();
-            let errors = points.iter().map(|p| p.error).collect();
+            let xy = points.iter().map(|(p, _)| (p.cost, p.quality)).collect();
+            let errors = points.iter().map(|(_, error)| *error).collect();
             chart.series(Series::new(model.name, xy).with_errors(errors).with_dots())
         })
     };
-    let score_chart = |title: &str, x: &str, y: &str, point: &dyn Fn(&Model<'_>) -> Point| {
-        let chart = LineChart::new(title, x, y).scales(Scale::Log, Scale::Linear);
-        let kinds = [
-            (CellKind::Baseline, "token models"),
-            (CellKind::Calm, "CALM"),
-        ];
-        kinds.into_iter().fold(chart, |chart, (kind, name)| {
-            let mut points: Vec<Point> = models
-                .iter()
-                .filter(|m| m.kind() == kind)
-                .map(point)
-                .collect();
-            points.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-            let xy = points.iter().map(|p| (p.cost, p.quality)).collect();
-            let errors = points.iter().map(|p| p.error).collect();
-            chart.series(Series::new(name, xy).with_errors(errors).with_dots())
-        })
-    };
+    let score_chart =
+        |title: &str, x: &str, y: &str, point: &dyn Fn(&Model<'_>) -> (Point, f64)| {
+            let chart = LineChart::new(title, x, y).scales(Scale::Log, Scale::Linear);
+            let kinds = [
+                (CellKind::Baseline, "token models"),
+                (CellKind::Calm, "CALM"),
+            ];
+            kinds.into_iter().fold(chart, |chart, (kind, name)| {
+                let mut points: Vec<(Point, f64)> = models
+                    .iter()
+                    .filter(|m| m.kind() == kind)
+                    .map(point)
+                    .collect();
+                points.sort_by(|a, b| a.0.cost.total_cmp(&b.0.cost));
+                let xy = points.iter().map(|(p, _)| (p.cost, p.quality)).collect();
+                let errors = points.iter().map(|(_, error)| *error).collect();
+                chart.series(Series::new(name, xy).with_errors(errors).with_dots())
+            })
+        };
     let chart = LineChart::new("Decoding speed", "texts side by side", "tokens/s")
         .scales(Scale::Log, Scale::Log);
     let speed = models.iter().fold(chart, |chart, model| {
@@ -167,15 +168,13 @@ fn page(
                 .collect::<String>(),
             caption(
                 "Against the frontier of the token models of this grid, quality being Brier-1. \
-                 Savings are interpolated between measured points, with 95 % intervals from the \
-                 standard errors; nothing is extrapolated. Training is compared on the learning \
+                 Savings are interpolated between measured points, with 95 % intervals; nothing is extrapolated. Training is compared on the learning \
                  curves (the last point of the CALM against all points of the token models), \
                  inference on the final scores. The learning curves are scored at the same \
                  positions, on fewer windows; their learning rate is what the grid says, and a \
-                 decay at the end would favour last points. The intervals take the errors of \
-                 different models for independent; they share the text, so that true intervals \
-                 of differences are narrower, and the frontier of noisy points lies a little \
-                 high, in the token models’ favour.",
+                 decay at the end would favour last points. Intervals: windows and \
+                 seeds drawn with replacement, the same windows for all models; where a model has \
+                 one seed, how much another would change is not in them.",
             )
         ),
     );

@@ -47,10 +47,18 @@ pub struct Technique {
     pub limit: String,
 }
 
-/// A model of the grid, loaded.
-enum Loaded {
-    Calm(Box<CalmModel>, ModelConfig, String),
-    Token(Box<TokenModel>, TokenModelConfig, String),
+/// A CALM of the grid, loaded.
+struct LoadedCalm {
+    model: CalmModel,
+    config: ModelConfig,
+    name: String,
+}
+
+/// A token model of the grid, loaded.
+struct LoadedToken {
+    model: TokenModel,
+    config: TokenModelConfig,
+    name: String,
 }
 
 pub(crate) fn techniques(
@@ -76,56 +84,42 @@ pub(crate) fn techniques(
     let (Some((target, _)), draft) = (tokens.last(), tokens.first()) else {
         return Ok(Some(Vec::new()));
     };
-    let load = |cell: &Cell| -> Result<Loaded> {
-        let run = RunDir::open(options.directory(cell))?;
-        let name = cell.model.clone();
-        Ok(match cell.kind {
-            CellKind::Calm => {
-                let checkpoint = language_model_checkpoint(&run)?;
-                let config = checkpoint.config().clone();
-                Loaded::Calm(Box::new(checkpoint.load(device)?), config, name)
-            }
-            CellKind::Baseline => {
-                let checkpoint = baseline_checkpoint(&run)?;
-                let config = checkpoint.config().clone();
-                Loaded::Token(Box::new(checkpoint.load(device)?), config, name)
-            }
+    let load_token = |cell: &Cell| -> Result<LoadedToken> {
+        let checkpoint = baseline_checkpoint(&RunDir::open(options.directory(cell))?)?;
+        Ok(LoadedToken {
+            model: checkpoint.load(device)?,
+            config: checkpoint.config().clone(),
+            name: cell.model.clone(),
         })
     };
-    let Loaded::Token(model, config, name) = load(target)? else {
-        unreachable!("the target is a baseline");
+    let load_calm = |cell: &Cell| -> Result<LoadedCalm> {
+        let checkpoint = language_model_checkpoint(&RunDir::open(options.directory(cell))?)?;
+        Ok(LoadedCalm {
+            model: checkpoint.load(device)?,
+            config: checkpoint.config().clone(),
+            name: cell.model.clone(),
+        })
     };
     let small = match draft {
-        Some((draft, _)) if draft.model != target.model => match load(draft)? {
-            Loaded::Token(model, config, name) => Some((model, config, name)),
-            Loaded::Calm(..) => None,
-        },
+        Some((draft, _)) if draft.model != target.model => Some(load_token(draft)?),
         _ => None,
     };
+    let target = load_token(target)?;
     let calms = firsts
         .iter()
         .filter(|(cell, _)| cell.kind == CellKind::Calm)
-        .map(|(cell, _)| load(cell))
+        .map(|(cell, _)| load_calm(cell))
         .collect::<Result<Vec<_>>>()?;
     let bench = Bench {
         speed: &grid.speed,
         device,
         text: text.store.heldout(),
-        window: config.window,
+        window: target.config.window,
         sampler: TokenSampler::new(1.0, None, None).expect("a temperature of 1"),
     };
-    let interrupt = options.interrupt;
-    let rows = decoding_rows(
-        &bench,
-        &model,
-        &config,
-        &name,
-        small.as_ref(),
-        &calms,
-        interrupt,
-    );
+    let rows = decoding_rows(&bench, &target, small.as_ref(), &calms, options.interrupt);
     Ok(rows.map(|mut rows| {
-        rows.extend(attention_rows(&config, &grid.speed, device));
+        rows.extend(attention_rows(&target.config, &grid.speed, device));
         rows
     }))
 }
@@ -141,13 +135,16 @@ type Decode<'a> = Box<dyn Fn(&[u32], u64) -> Run + 'a>;
 
 fn decoding_rows(
     bench: &Bench<'_>,
-    model: &TokenModel,
-    config: &TokenModelConfig,
-    name: &str,
-    small: Option<&(Box<TokenModel>, TokenModelConfig, String)>,
-    calms: &[Loaded],
+    target: &LoadedToken,
+    small: Option<&LoadedToken>,
+    calms: &[LoadedCalm],
     interrupt: &AtomicBool,
 ) -> Option<Vec<Technique>> {
+    let LoadedToken {
+        model,
+        config,
+        name,
+    } = target;
     let cache = Some(config.cache_bytes() as f64);
     let same = format!("that of {name}, exactly");
     let row = |title: String, mechanism: &str, cache, distribution: &str, limit: &str| Technique {
@@ -198,11 +195,11 @@ fn decoding_rows(
             }),
         },
     ];
-    if let Some((small, small_config, small_name)) = small {
-        let both = (config.cache_bytes() + small_config.cache_bytes()) as f64;
+    if let Some(small) = small {
+        let both = (config.cache_bytes() + small.config.cache_bytes()) as f64;
         entries.push(Entry {
             technique: row(
-                format!("{name}, speculation by {small_name}"),
+                format!("{name}, speculation by {}", small.name),
                 "a smaller model proposes, one pass verifies",
                 Some(both),
                 &same,
@@ -210,15 +207,17 @@ fn decoding_rows(
             ),
             run: Box::new(move |prompt, seed| {
                 let (device, window) = (bench.device, bench.window);
-                let drafter = ModelDrafter::new(small, bench.sampler, window, device);
+                let drafter = ModelDrafter::new(&small.model, bench.sampler, window, device);
                 bench.speculative(model, drafter, prompt, seed)
             }),
         });
     }
     for calm in calms {
-        let Loaded::Calm(model, config, name) = calm else {
-            continue;
-        };
+        let LoadedCalm {
+            model,
+            config,
+            name,
+        } = calm;
         let k = config.chunk_size;
         let cache = config.cache_bytes_per_token();
         entries.push(Entry {

@@ -22,6 +22,8 @@ pub struct BrierReport {
     pub over_unigram_se: [f64; MAX_N],
     /// Windows scored.
     pub windows: usize,
+    /// Brier-1 of each of them, to compare models window by window.
+    pub window_brier_1: Vec<f64>,
 }
 
 /// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`.
@@ -140,6 +142,7 @@ impl Scores {
             unigram: floor.brier,
             over_unigram_se: difference.brier_se,
             windows: windows.len(),
+            window_brier_1: self.model.window_means().iter().map(|b| b[0]).collect(),
         })
     }
 }

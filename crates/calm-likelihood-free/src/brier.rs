@@ -109,6 +109,14 @@ impl BrierAccumulator {
         }
     }
 
+    /// Means of every window that was added, in order.
+    pub fn window_means(&self) -> Vec<[f64; MAX_N]> {
+        self.windows
+            .iter()
+            .map(|(sums, count)| sums.map(|sum| sum / count))
+            .collect()
+    }
+
     /// The estimate over all that was added; `None` with fewer than two windows, where there is
     /// no standard error.
     pub fn estimate(&self) -> Option<BrierEstimate> {

@@ -124,6 +124,7 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()>
         brier_se: None,
         brier_lm: None,
         brier_lm_se: None,
+        window_brier_1: None,
         protocol: None,
     };
     for step in (100..=900).step_by(100) {

@@ -48,6 +48,7 @@ fn full() -> (tempfile::TempDir, RunDir) {
             brier_se: Some([4e-4; 4]),
             brier_lm: Some(0.1),
             brier_lm_se: Some(0.02),
+            window_brier_1: None,
             protocol: summary().protocol,
         };
         history.write(&point).unwrap();

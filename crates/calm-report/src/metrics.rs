@@ -123,6 +123,9 @@ pub struct EvalPoint {
     /// Standard error of BrierLM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brier_lm_se: Option<f64>,
+    /// Brier-1 of every window, to compare models window by window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_brier_1: Option<Vec<f64>>,
     /// How the Brier figures were obtained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
@@ -184,6 +187,7 @@ pub(crate) mod tests {
             brier_se: None,
             brier_lm: Some(0.0),
             brier_lm_se: None,
+            window_brier_1: None,
             protocol: None,
         };
         let json = serde_json::to_string(&point).unwrap();

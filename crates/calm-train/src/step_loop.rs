@@ -330,6 +330,7 @@ fn empty_point(stage: Stage) -> EvalPoint {
         brier_se: None,
         brier_lm: None,
         brier_lm_se: None,
+        window_brier_1: None,
         protocol: None,
     }
 }

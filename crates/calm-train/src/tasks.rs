@@ -212,6 +212,7 @@ fn with_scores(
         brier_se: Some(estimate.brier_se),
         brier_lm: Some(estimate.brier_lm),
         brier_lm_se: Some(estimate.brier_lm_se),
+        window_brier_1: Some(report.window_brier_1.clone()),
         protocol: Some(Protocol {
             window_tokens: window,
             positions: estimate.positions,

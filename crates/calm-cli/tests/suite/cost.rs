@@ -42,6 +42,28 @@ fn the_published_table_is_met() {
     assert_eq!(sizes, [4, 1, 2, 8]);
 }
 
+/// The preset that one would train is the model of the published row.
+#[test]
+fn the_published_presets_are_the_published_models() {
+    let place = Place::new();
+    let published = rows(&place, &[]);
+    for (preset, own) in [("transformer-s", 1), ("transformer-l", 1), ("calm-m", 0)] {
+        let row = &rows(&place, &["--preset", preset])[own];
+        let theirs = published.iter().find(|row| row["model"] == preset).unwrap();
+        for key in [
+            "parameters",
+            "infer_flops_per_token",
+            "cache_bytes_per_token",
+            "context",
+        ] {
+            assert_eq!(row[key], theirs[key], "{preset}: {key}");
+        }
+        // 250,000 steps of 2 M tokens: 5e11 within 5 %.
+        let tokens = row["train_tokens"].as_f64().unwrap();
+        assert!((tokens / 5e11 - 1.0).abs() < 0.05, "{preset}: {tokens:e}");
+    }
+}
+
 #[test]
 fn a_preset_is_counted_as_it_would_be_trained() {
     let place = Place::new();
