@@ -55,7 +55,7 @@ impl<'a> TokenGenerator<'a> {
         self.decoding.is_done()
     }
 
-    /// Forward passes after the prompts, so far.
+    /// Tokens drawn per text so far, one a step.
     pub fn steps(&self) -> usize {
         self.decoding.steps()
     }

@@ -31,6 +31,18 @@ pub(crate) struct Bench<'a> {
     pub sampler: TokenSampler,
 }
 
+impl Run {
+    fn without_draft(begun: Instant, tokens: usize, steps: usize) -> Self {
+        Self {
+            seconds: begun.elapsed().as_secs_f64(),
+            tokens: tokens as f64,
+            steps: steps as f64,
+            draft_steps: None,
+            acceptance: None,
+        }
+    }
+}
+
 impl Bench<'_> {
     pub(crate) fn prompt(&self, round: usize) -> Vec<u32> {
         let length = self.speed.prompt_tokens;
@@ -58,13 +70,7 @@ impl Bench<'_> {
             let logits: Vec<f32> = model.logits(last).into_data().iter::<f32>().collect();
             text.push(self.sampler.draw(&logits, &mut random));
         }
-        Run {
-            seconds: begun.elapsed().as_secs_f64(),
-            tokens: self.speed.tokens as f64,
-            steps: self.speed.tokens as f64,
-            draft_steps: None,
-            acceptance: None,
-        }
+        Run::without_draft(begun, self.speed.tokens, self.speed.tokens)
     }
 
     pub(crate) fn cached(&self, model: &TokenModel, prompt: &[u32], seed: u64) -> Run {
@@ -78,13 +84,7 @@ impl Bench<'_> {
         while !generator.is_done() {
             tokens += generator.step()[0].len();
         }
-        Run {
-            seconds: begun.elapsed().as_secs_f64(),
-            tokens: tokens as f64,
-            steps: generator.steps() as f64,
-            draft_steps: None,
-            acceptance: None,
-        }
+        Run::without_draft(begun, tokens, generator.steps())
     }
 
     pub(crate) fn speculative(
@@ -138,12 +138,6 @@ impl Bench<'_> {
         while !generator.is_done() {
             tokens += generator.step()[0].len();
         }
-        Run {
-            seconds: begun.elapsed().as_secs_f64(),
-            tokens: tokens as f64,
-            steps: generator.steps() as f64,
-            draft_steps: None,
-            acceptance: None,
-        }
+        Run::without_draft(begun, tokens, generator.steps())
     }
 }

@@ -14,11 +14,13 @@ mod tests {
     fn a_peak_is_forgotten() {
         let block = vec![1u8; 256 << 20];
         assert!(std::hint::black_box(&block).len() > 1);
-        let with = calm_train::peak_rss_bytes();
+        let with = calm_train::peak_rss_bytes().unwrap();
         drop(block);
+        if std::fs::write("/proc/self/clear_refs", "5").is_err() {
+            return; // A sandbox may forbid it.
+        }
         super::forget_peak();
-        let after = calm_train::peak_rss_bytes();
-        // A sandbox may forbid it; then nothing changes.
-        assert!(after <= with, "{after:?} after {with:?}");
+        let after = calm_train::peak_rss_bytes().unwrap();
+        assert!(after + (128 << 20) < with, "{after} after {with}");
     }
 }
