@@ -5,19 +5,22 @@
 //! assert_eq!(nano.window % nano.chunk_size, 0);
 //! ```
 
+pub mod jobs;
+
 use burn::tensor::Device;
 use calm_lm::{CalmModel, ModelConfig};
 use calm_nn::{Init, RandomStream};
 
 /// As in the `calm` program, so that the figures are its own.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: calm_alloc::Allocator = calm_alloc::ALLOCATOR;
 
 /// The device to measure; flex where none is named.
 ///
 /// # Panics
 /// Where the device can't be opened.
 pub fn device() -> Device {
+    calm_alloc::keep_pages();
     let name = std::env::var("CALM_BENCH_DEVICE").unwrap_or_else(|_| "flex".to_owned());
     calm_lm::open_device(&name).unwrap_or_else(|error| panic!("{error}"))
 }

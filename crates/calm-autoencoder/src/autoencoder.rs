@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
-use calm_nn::{ChunkDecoder, Draws, cross_entropy};
+use calm_kernels::{Projection, cross_entropy};
+use calm_nn::{ChunkDecoder, Draws};
 
 use crate::{AutoencoderConfig, Decoder, Encoder, Posterior};
 
@@ -65,10 +66,9 @@ impl ChunkAutoencoder {
         let posterior = self.encode(seen);
         let latent = self.drop_latent(posterior.sample(draws), draws);
         let [chunks, k] = tokens.dims();
-        let logits = self
-            .decoder
-            .forward(latent, self.encoder.embedding.weight.val());
-        let cross_entropy = cross_entropy(logits, tokens.reshape([chunks * k]));
+        let table = Projection::Embedding(self.encoder.embedding.weight.val());
+        let targets = tokens.reshape([chunks * k]);
+        let cross_entropy = cross_entropy(self.decoder.hidden(latent), table, targets);
         let kl = posterior.kl().clamp_min(self.kl_floor).sum_dim(1).mean();
         let total = cross_entropy.clone() * k as f64 + kl.clone() * self.kl_weight;
         AutoencoderLoss {

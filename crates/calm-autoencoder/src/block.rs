@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
-use calm_nn::{Init, SwiGlu};
+use calm_nn::{Init, SwiGlu, rms_norm};
 
 use crate::AutoencoderConfig;
 
@@ -31,7 +31,7 @@ impl FeedForwardBlock {
     /// - x: `[rows, d]`
     /// - output: `[rows, d]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.clone() + self.mlp.forward(self.norm.forward(x))
+        x.clone() + self.mlp.forward(rms_norm(&self.norm, x))
     }
 }
 

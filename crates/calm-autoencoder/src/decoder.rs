@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
-use calm_nn::Init;
+use calm_nn::{Init, linear, rms_norm};
 
 use crate::AutoencoderConfig;
 use crate::block::{FeedForwardBlock, run};
@@ -35,6 +35,20 @@ impl Decoder {
         }
     }
 
+    /// What the scores of the tokens at every position are made from.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks * K, d]`
+    pub fn hidden(&self, latent: Tensor<2>) -> Tensor<2> {
+        let per_chunk = run(&self.chunk_blocks, linear(&self.from_latent, latent));
+        let expanded = linear(&self.expand, per_chunk);
+        let [chunks, wide] = expanded.dims();
+        let d = self.norm.gamma.dims()[0];
+        let per_token = run(&self.token_blocks, expanded.reshape([chunks * wide / d, d]));
+        rms_norm(&self.norm, per_token)
+    }
+
     /// Scores of the tokens at every position.
     ///
     /// # Shapes
@@ -42,11 +56,6 @@ impl Decoder {
     /// - embedding: `[V, d]`, the encoder's table
     /// - output: `[chunks * K, V]`
     pub fn forward(&self, latent: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-        let per_chunk = run(&self.chunk_blocks, self.from_latent.forward(latent));
-        let expanded = self.expand.forward(per_chunk);
-        let [chunks, wide] = expanded.dims();
-        let d = embedding.dims()[1];
-        let per_token = run(&self.token_blocks, expanded.reshape([chunks * wide / d, d]));
-        self.norm.forward(per_token).matmul(embedding.transpose())
+        calm_kernels::linear(self.hidden(latent), embedding.transpose(), None)
     }
 }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
-use calm_nn::Init;
+use calm_nn::{Init, linear, rms_norm};
 
 use crate::block::{FeedForwardBlock, run};
 use crate::{AutoencoderConfig, Posterior};
@@ -45,9 +45,9 @@ impl Encoder {
         let embedded = self.embedding.forward(tokens);
         let d = embedded.dims()[2];
         let per_token = run(&self.token_blocks, embedded.reshape([chunks * k, d]));
-        let squeezed = self.squeeze.forward(per_token.reshape([chunks, k * d]));
+        let squeezed = linear(&self.squeeze, per_token.reshape([chunks, k * d]));
         let per_chunk = run(&self.chunk_blocks, squeezed);
-        let both = self.to_posterior.forward(self.norm.forward(per_chunk));
+        let both = linear(&self.to_posterior, rms_norm(&self.norm, per_chunk));
         let l = both.dims()[1] / 2;
         Posterior {
             mean: both.clone().narrow(1, 0, l),

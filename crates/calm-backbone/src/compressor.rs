@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::{Int, Tensor, activation::silu};
-use calm_nn::Init;
+use burn::tensor::{Int, Tensor};
+use calm_kernels::silu;
+use calm_nn::{Init, layer_norm, linear};
 
 use crate::BackboneConfig;
 
@@ -30,7 +31,7 @@ impl ChunkCompressor {
             embedding: init.embedding(c.vocab_size, d),
             widen: init.linear(c.chunk_size * d, 2 * d),
             narrow: init.linear(2 * d, d),
-            norm: init.layer_norm(d, 1e-6),
+            norm: init.layer_norm(d),
         }
     }
 
@@ -47,7 +48,7 @@ impl ChunkCompressor {
         let [batch, steps, k] = tokens.dims();
         let embedded = self.embedding.forward(tokens.reshape([batch * steps, k]));
         let d = embedded.dims()[2];
-        let wide = silu(self.widen.forward(embedded.reshape([batch, steps, k * d])));
-        self.norm.forward(self.narrow.forward(wide))
+        let wide = silu(linear(&self.widen, embedded.reshape([batch, steps, k * d])));
+        layer_norm(&self.norm, linear(&self.narrow, wide))
     }
 }

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use calm_nn::{CachedModel, KvCache, Transformer, cross_entropy};
+use calm_kernels::{Projection, cross_entropy};
+use calm_nn::{CachedModel, KvCache, Transformer, linear};
 
 /// A LLaMA-style token language model on the blocks that the CALM backbone uses.
 #[derive(Module, Debug)]
@@ -33,8 +34,11 @@ impl TokenModel {
     /// - output: `[rows, V]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.output {
-            Some(output) => output.forward(hidden),
-            None => hidden.matmul(self.embedding.weight.val().transpose()),
+            Some(output) => linear(output, hidden),
+            None => {
+                let table = self.embedding.weight.val();
+                calm_kernels::linear(hidden, table.transpose(), None)
+            }
         }
     }
 
@@ -50,7 +54,11 @@ impl TokenModel {
         let hidden = self.hidden(tokens.clone().narrow(1, 0, window - 1));
         let d = hidden.dims()[2];
         let targets = tokens.narrow(1, 1, window - 1).reshape([rows]);
-        cross_entropy(self.logits(hidden.reshape([rows, d])), targets)
+        let projection = match &self.output {
+            Some(output) => Projection::Output(output.weight.val()),
+            None => Projection::Embedding(self.embedding.weight.val()),
+        };
+        cross_entropy(hidden.reshape([rows, d]), projection, targets)
     }
 }
 

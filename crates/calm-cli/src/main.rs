@@ -21,10 +21,8 @@ use clap::{Parser, Subcommand};
 
 use error::CliError;
 
-/// Freshly mapped pages cost a training step on the CPU about as much as its arithmetic; this
-/// allocator keeps and reuses them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: calm_alloc::Allocator = calm_alloc::ALLOCATOR;
 
 /// Trains, evaluates and samples next-vector language models (CALM).
 #[derive(Parser)]
@@ -55,7 +53,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    calm_alloc::keep_pages();
+    let command = Cli::parse().command;
+    // Inside the pool: from outside, every shared-out product would wake its threads anew.
+    rayon::scope(|_| execute(command))
+}
+
+fn execute(command: Command) -> ExitCode {
+    let result = match command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),

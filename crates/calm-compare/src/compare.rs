@@ -176,7 +176,7 @@ fn kept_techniques(
         made_with,
         techniques,
     };
-    let text = serde_json::to_string_pretty(&kept).expect("numbers have a JSON form");
+    let text = serde_json::to_string_pretty(&kept).expect("numbers have a JSON form") + "\n";
     write_atomic(&path, text.as_bytes())?;
     Ok(Some(kept.techniques))
 }

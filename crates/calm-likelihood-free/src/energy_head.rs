@@ -2,13 +2,12 @@
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Tensor, activation::silu};
-use calm_nn::{ConfigError, Cost, Draws, Init};
+use burn::tensor::Tensor;
+use calm_kernels::{gaussian_energy, silu, silu_add, silu_gate_packed};
+use calm_nn::{ConfigError, Cost, Draws, Init, layer_norm, linear};
 use serde::{Deserialize, Serialize};
 
-use crate::{GenerativeHead, HeadLoss, LatentTarget, energy_score};
-
-const NORM_EPS: f64 = 1e-6;
+use crate::{EnergyScore, GenerativeHead, HeadLoss, LatentTarget, energy_score};
 
 /// Configuration of an [`EnergyHead`] and its loss (CALM, section 4.1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,13 +52,13 @@ impl EnergyHeadConfig {
         let (d, l) = (self.hidden_size, self.latent_size);
         EnergyHead {
             noise_in: init.linear(self.noise_size, d),
-            noise_norm: init.layer_norm(d, NORM_EPS),
+            noise_norm: init.layer_norm(d),
             hidden_in: init.linear(d, d),
-            hidden_norm: init.layer_norm(d, NORM_EPS),
+            hidden_norm: init.layer_norm(d),
             blocks: (0..self.blocks)
                 .map(|_| EnergyBlock::new(d, init))
                 .collect(),
-            final_norm: init.layer_norm(d, NORM_EPS),
+            final_norm: init.layer_norm(d),
             final_hidden: init.linear(d, d),
             final_out: init.linear_zero(d, l),
             noise_size: self.noise_size,
@@ -115,7 +114,7 @@ pub struct EnergyBlock {
 impl EnergyBlock {
     fn new(d: usize, init: &mut Init<'_>) -> Self {
         Self {
-            norm: init.layer_norm(d, NORM_EPS),
+            norm: init.layer_norm(d),
             from_x: init.linear_no_bias(d, d),
             from_condition: init.linear(d, d),
             inner: init.linear(d, d),
@@ -125,12 +124,11 @@ impl EnergyBlock {
     }
 
     fn forward(&self, x: Tensor<3>, condition: Tensor<2>) -> Tensor<3> {
-        let shared = self.from_condition.forward(condition).unsqueeze_dim::<3>(0);
-        let first = silu(self.from_x.forward(self.norm.forward(x.clone())) + shared);
-        let both = self.gate_up.forward(silu(self.inner.forward(first)));
-        let d = x.dims()[2];
-        let gated = silu(both.clone().narrow(2, 0, d)) * both.narrow(2, d, d);
-        x + self.down.forward(gated)
+        let shared = linear(&self.from_condition, condition);
+        let own = linear(&self.from_x, layer_norm(&self.norm, x.clone()));
+        let inner = silu(linear(&self.inner, silu_add(own, shared)));
+        let gated = silu_gate_packed(linear(&self.gate_up, inner));
+        x + linear(&self.down, gated)
     }
 }
 
@@ -167,24 +165,35 @@ impl EnergyHead {
     /// - noise: `[n, positions, noise_size]`, entries in [-0.5, 0.5]
     /// - output: `[n, positions, l]`
     pub fn forward(&self, hidden: Tensor<2>, noise: Tensor<3>) -> Tensor<3> {
-        let condition = self.hidden_norm.forward(self.hidden_in.forward(hidden));
-        let start = self.noise_norm.forward(self.noise_in.forward(noise));
+        let condition = layer_norm(&self.hidden_norm, linear(&self.hidden_in, hidden));
+        let start = layer_norm(&self.noise_norm, linear(&self.noise_in, noise));
         let x = self
             .blocks
             .iter()
             .fold(start, |x, block| block.forward(x, condition.clone()));
-        self.final_out
-            .forward(silu(self.final_hidden.forward(self.final_norm.forward(x))))
+        let last = linear(&self.final_hidden, layer_norm(&self.final_norm, x));
+        linear(&self.final_out, silu(last))
     }
 }
 
 impl GenerativeHead for EnergyHead {
-    /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for the
-    /// posterior draws (`M * positions * l` normal values).
+    /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for a key of
+    /// the posterior draws, or where there is none for `M * positions * l` normal values.
     fn loss(&self, hidden: Tensor<2>, target: &LatentTarget, draws: &mut dyn Draws) -> HeadLoss {
         let samples = self.sample(hidden, self.samples, draws);
-        let targets = target.sample(self.posterior_samples, draws);
-        let score = energy_score(samples, targets, self.alpha);
+        let m = self.posterior_samples;
+        let score = match draws.key() {
+            Some(key) => {
+                let (mean, log_std) = (target.mean.clone(), target.log_std.clone());
+                let (attraction, repulsion) =
+                    gaussian_energy(samples, mean, log_std, m, key, self.alpha);
+                EnergyScore {
+                    attraction,
+                    repulsion,
+                }
+            }
+            None => energy_score(samples, target.sample(m, draws), self.alpha),
+        };
         HeadLoss {
             total: score.loss().mean(),
             parts: vec![

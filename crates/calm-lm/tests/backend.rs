@@ -6,14 +6,13 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 use calm_baseline::{TokenModel, TokenModelConfig};
+use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSection, CalmModel, GenerateOptions, Generator, HeadSection, ModelConfig,
     open_device,
 };
-use calm_nn::{
-    ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor, cross_entropy,
-};
+use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -169,7 +168,8 @@ fn the_energy_score_and_cross_entropy_agree_in_values_and_gradients() {
         let gradient = x.grad(&loss.backward()).unwrap().into_data();
         let logits = draw([1, 7, 11]).reshape([7, 11]).require_grad();
         let targets = chunk_tensor(&[0, 3, 10, 4, 4, 1, 9], 1, 7, &device).reshape([7]);
-        let ce = cross_entropy(logits.clone(), targets);
+        let projection = Projection::Output(draw([1, 11, 13]).reshape([11, 13]));
+        let ce = cross_entropy(logits.clone(), projection, targets);
         let ce_gradient = logits.grad(&ce.backward()).unwrap().into_data();
         [loss.into_data(), gradient, ce.into_data(), ce_gradient]
     });

@@ -2,12 +2,11 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor};
+use calm_kernels::{cached_attention, causal_attention};
 
 use crate::kv_cache::LayerCache;
-use crate::{Init, Rope, TransformerConfig};
+use crate::{Init, Rope, TransformerConfig, linear};
 
 /// Self-attention of one layer; four matrices without bias.
 #[derive(Module, Debug)]
@@ -47,30 +46,36 @@ impl SelfAttention {
         self.heads
     }
 
-    /// Attends from the positions of `x` to themselves and, with a cache, to all before them.
+    /// Attends from every position of `x` to itself and all before it.
     ///
     /// # Shapes
     /// - x: `[batch, positions, d]`
-    /// - mask: `[batch, 1, positions, keys]`
     /// - output: `[batch, positions, d]`
-    pub(crate) fn forward(
+    pub(crate) fn forward(&self, x: Tensor<3>, rope: &Rope) -> Tensor<3> {
+        let (q, k, v) = self.project(x, rope);
+        linear(
+            &self.o,
+            causal_attention(q, k, v, self.heads, self.kv_heads),
+        )
+    }
+
+    /// Appends the positions of `x` to the cache and attends from them to all that it holds but
+    /// the `fillers[b]` first of sequence b.
+    ///
+    /// # Shapes
+    /// - x: `[batch, new, d]`
+    /// - output: `[batch, new, d]`
+    pub(crate) fn step(
         &self,
         x: Tensor<3>,
         rope: &Rope,
-        mask: Option<AttentionMask>,
-        cache: Option<&mut LayerCache>,
+        fillers: &[usize],
+        cache: &mut LayerCache,
     ) -> Tensor<3> {
         let (q, k, v) = self.project(x, rope);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
-        let options = AttentionModuleOptions {
-            is_causal: true,
-            ..Default::default()
-        };
-        let context = attention(q, self.repeat(k), self.repeat(v), mask, None, options);
-        self.merge(context)
+        let (k, v) = cache.append(by_heads(k, self.kv_heads), by_heads(v, self.kv_heads));
+        let context = cached_attention(q, k, v, cache.len(), fillers);
+        linear(&self.o, context)
     }
 
     /// Attends from many alternative continuations at once: every query sees the cached keys
@@ -90,7 +95,8 @@ impl SelfAttention {
         own: &mut Vec<(Tensor<4>, Tensor<4>)>,
     ) -> Tensor<3> {
         let (q, k, v) = self.project(x, rope);
-        own.push((k, v));
+        let q = by_heads(q, self.heads);
+        own.push((by_heads(k, self.kv_heads), by_heads(v, self.kv_heads)));
         let (keys, values) = cache.held();
         let cached = keys.dims()[2];
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
@@ -112,16 +118,11 @@ impl SelfAttention {
         self.merge(context)
     }
 
-    fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        let split = |y: Tensor<3>, heads: usize| {
-            let [batch, positions, width] = y.dims();
-            y.reshape([batch, positions, heads, width / heads])
-                .swap_dims(1, 2)
-        };
-        let q = rope.rotate(split(self.q.forward(x.clone()), self.heads));
-        let k = rope.rotate(split(self.k.forward(x.clone()), self.kv_heads));
-        let v = split(self.v.forward(x), self.kv_heads);
-        (q, k, v)
+    /// Queries, keys and values, `[batch, positions, heads * head_dim]`, rotated.
+    fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+        let q = rope.rotate(linear(&self.q, x.clone()));
+        let k = rope.rotate(linear(&self.k, x.clone()));
+        (q, k, linear(&self.v, x))
     }
 
     /// One key/value head for every query head: `[b, kv_heads, t, w]` to `[b, heads, t, w]`.
@@ -138,10 +139,16 @@ impl SelfAttention {
 
     fn merge(&self, context: Tensor<4>) -> Tensor<3> {
         let [batch, heads, positions, width] = context.dims();
-        self.o.forward(
-            context
-                .swap_dims(1, 2)
-                .reshape([batch, positions, heads * width]),
-        )
+        let context = context
+            .swap_dims(1, 2)
+            .reshape([batch, positions, heads * width]);
+        linear(&self.o, context)
     }
+}
+
+/// `[batch, positions, heads * width]` to `[batch, heads, positions, width]`.
+fn by_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, positions, d] = x.dims();
+    x.reshape([batch, positions, heads, d / heads])
+        .swap_dims(1, 2)
 }

@@ -14,6 +14,12 @@ pub trait Draws {
 
     /// `n` draws uniform in `[0, 1)`, shape `[n]`, on `device`.
     fn uniform(&mut self, n: usize, device: &Device) -> Tensor<1>;
+
+    /// A key from which a kernel makes standard normal numbers itself (`calm_kernels::normals`
+    /// makes the same), where the source has keys; else the numbers must be asked for.
+    fn key(&mut self) -> Option<u64> {
+        None
+    }
 }
 
 /// Draws made on the host from a [`RandomStream`]: the same on every device.
@@ -38,6 +44,10 @@ impl Draws for HostDraws {
 
     fn uniform(&mut self, n: usize, device: &Device) -> Tensor<1> {
         Tensor::from_data(TensorData::new(self.stream.uniform(n), [n]), device)
+    }
+
+    fn key(&mut self) -> Option<u64> {
+        Some(self.stream.key())
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::RandomStream;
+use crate::{LAYER_NORM_EPS, RandomStream};
 
 /// Published standard deviation of every weight matrix at the start (LLaMA and CALM alike). It is
 /// made for widths of 1,000 and more: about `1 / sqrt(d)` keeps the size of activations at any.
@@ -93,9 +93,9 @@ impl<'a> Init<'a> {
     }
 
     /// LayerNorm with weight 1 and bias 0.
-    pub fn layer_norm(&self, d: usize, epsilon: f64) -> LayerNorm {
+    pub fn layer_norm(&self, d: usize) -> LayerNorm {
         LayerNormConfig::new(d)
-            .with_epsilon(epsilon)
+            .with_epsilon(LAYER_NORM_EPS)
             .init(self.device)
     }
 }

@@ -21,11 +21,12 @@ impl LayerCache {
         }
     }
 
-    /// Appends the keys and values of new positions and returns all that are held.
+    /// Appends the keys and values of new positions and returns the whole buffers, filled up to
+    /// [`LayerCache::len`].
     ///
     /// # Shapes
     /// - k, v: `[batch, kv_heads, new, head_dim]`
-    /// - output: twice `[batch, kv_heads, len, head_dim]`
+    /// - output: twice `[batch, kv_heads, capacity, head_dim]`
     ///
     /// # Panics
     /// Where the capacity is exceeded; [`KvCache::room`] tells.
@@ -41,13 +42,17 @@ impl LayerCache {
                 "a cache of {capacity} positions was given {end}"
             );
             let buffer = buffer.slice_assign([0..batch, 0..heads, self.len..end, 0..width], values);
-            let held = buffer.clone().narrow(2, 0, end);
-            *slot = Some(buffer);
-            held
+            *slot = Some(buffer.clone());
+            buffer
         };
-        let held = (write(&mut self.keys, k), write(&mut self.values, v));
+        let both = (write(&mut self.keys, k), write(&mut self.values, v));
         self.len = end;
-        held
+        both
+    }
+
+    /// Positions held.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// What is held: twice `[batch, kv_heads, len, head_dim]`.

@@ -59,6 +59,12 @@ impl RandomStream {
         })
     }
 
+    /// A key for numbers that are made elsewhere (see `calm_kernels::normals`).
+    pub fn key(&mut self) -> u64 {
+        self.block += 1;
+        mix(!self.key, self.block - 1)
+    }
+
     /// One value uniform in `[0, 1)` with 53 random bits.
     pub fn unit(&mut self) -> f64 {
         let mut rng = self.generator(self.block);

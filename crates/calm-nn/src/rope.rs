@@ -46,21 +46,13 @@ impl Rope {
         }
     }
 
-    /// Rotates queries or keys.
+    /// Rotates every head of queries or keys.
     ///
     /// # Shapes
-    /// - x: `[batch, heads, positions, head_dim]`
+    /// - x: `[batch, positions, heads * head_dim]`
     /// - output: the same
-    pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (cos, sin) = (
-            self.cos.clone().unsqueeze::<4>(),
-            self.sin.clone().unsqueeze::<4>(),
-        );
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
-        let rotated_b = b * cos + a * sin;
-        Tensor::cat(vec![rotated_a, rotated_b], 3)
+    pub fn rotate(&self, x: Tensor<3>) -> Tensor<3> {
+        calm_kernels::rope(x, self.cos.clone(), self.sin.clone())
     }
 }
 
@@ -74,10 +66,10 @@ mod tests {
         let device = Device::flex();
         // head_dim 2: the only frequency is 1, so the angle is the position.
         let rope = Rope::at([0, 1], 2, 10_000.0, &device);
-        let x = Tensor::<4>::from_data([[[[1.0, 0.0], [1.0, 0.0]]]], &device);
+        let x = Tensor::<3>::from_data([[[1.0, 0.0], [1.0, 0.0]]], &device);
         let (s, c) = 1f64.sin_cos();
         rope.rotate(x).into_data().assert_approx_eq::<f32>(
-            &TensorData::from([[[[1.0, 0.0], [c as f32, s as f32]]]]),
+            &TensorData::from([[[1.0, 0.0], [c as f32, s as f32]]]),
             Tolerance::absolute(1e-6),
         );
     }
@@ -87,12 +79,12 @@ mod tests {
         let device = Device::flex();
         let mut stream = crate::RandomStream::new(2);
         let mut draw = || {
-            let data = TensorData::new(stream.normal(8), [1, 1, 1, 8]);
-            Tensor::<4>::from_data(data, &device)
+            let data = TensorData::new(stream.normal(8), [1, 1, 8]);
+            Tensor::<3>::from_data(data, &device)
         };
         let (q, k) = (draw(), draw());
         let score = |i: usize, j: usize| -> f32 {
-            let rotate = |x: &Tensor<4>, p| Rope::at([p], 8, 10_000.0, &device).rotate(x.clone());
+            let rotate = |x: &Tensor<3>, p| Rope::at([p], 8, 10_000.0, &device).rotate(x.clone());
             (rotate(&q, i) * rotate(&k, j)).sum().into_scalar()
         };
         approx::assert_abs_diff_eq!(score(3, 1), score(102, 100), epsilon = 1e-4);

@@ -2,9 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::Tensor;
+use calm_kernels::silu_gate;
 
-use crate::Init;
+use crate::{Init, linear};
 
 /// `down(SiLU(gate(x)) * up(x))`, three matrices without bias.
 #[derive(Module, Debug)]
@@ -31,8 +32,8 @@ impl SwiGlu {
     /// - x: `[.., d]`
     /// - output: `[.., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gated = silu(self.gate.forward(x.clone())) * self.up.forward(x);
-        self.down.forward(gated)
+        let gated = silu_gate(linear(&self.gate, x.clone()), linear(&self.up, x));
+        linear(&self.down, gated)
     }
 
     /// Parameters of a layer of this size, and its multiply-accumulates per position.

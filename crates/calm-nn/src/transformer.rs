@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{AttentionMask, SelfAttention};
-use crate::{ConfigError, Cost, Init, KvCache, Rope, SwiGlu};
+use crate::{ConfigError, Cost, Init, KvCache, Rope, SwiGlu, rms_norm};
 
 /// Sizes of a transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,8 +122,8 @@ impl Block {
         x: Tensor<3>,
         attend: impl FnOnce(&SelfAttention, Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
-        let x = x.clone() + attend(&self.attention, self.input_norm.forward(x));
-        x.clone() + self.mlp.forward(self.post_attention_norm.forward(x))
+        let x = x.clone() + attend(&self.attention, rms_norm(&self.input_norm, x));
+        x.clone() + self.mlp.forward(rms_norm(&self.post_attention_norm, x))
     }
 }
 
@@ -148,9 +148,9 @@ impl Transformer {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let rope = self.rope(0..x.dims()[1], &x.device());
         let hidden = self.layers.iter().fold(x, |x, layer| {
-            layer.forward(x, |attention, x| attention.forward(x, &rope, None, None))
+            layer.forward(x, |attention, x| attention.forward(x, &rope))
         });
-        self.norm.forward(hidden)
+        rms_norm(&self.norm, hidden)
     }
 
     /// Query heads per layer.
@@ -178,17 +178,16 @@ impl Transformer {
         let [batch, new, _] = x.dims();
         let held = cache.len();
         let rope = self.rope(held..held + new, &x.device());
-        let mask = filler_mask(fillers, batch, new, held + new, &x.device());
+        let all = vec![0; batch];
+        let fillers = if fillers.is_empty() { &all } else { fillers };
         let hidden = self
             .layers
             .iter()
             .zip(&mut cache.layers)
             .fold(x, |x, (layer, cache)| {
-                layer.forward(x, |attention, x| {
-                    attention.forward(x, &rope, mask.clone(), Some(cache))
-                })
+                layer.forward(x, |attention, x| attention.step(x, &rope, fillers, cache))
             });
-        self.norm.forward(hidden)
+        rms_norm(&self.norm, hidden)
     }
 
     /// Continues one cached sequence in many ways at once: query q branches off after its first
@@ -222,7 +221,7 @@ impl Transformer {
                 attention.branch(x, &rope, hidden.clone(), cache, own)
             });
         }
-        self.norm.forward(x)
+        rms_norm(&self.norm, x)
     }
 
     fn rope(&self, positions: impl IntoIterator<Item = usize>, device: &Device) -> Rope {
@@ -251,23 +250,4 @@ impl Branches {
 
 fn bool_tensor(values: Vec<bool>, shape: [usize; 4], device: &Device) -> AttentionMask {
     Tensor::from_bool(burn::tensor::TensorData::new(values, shape), device)
-}
-
-/// Hides each sequence's front fillers; `None` where there are none.
-fn filler_mask(
-    fillers: &[usize],
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    device: &Device,
-) -> Option<AttentionMask> {
-    if fillers.iter().all(|&f| f == 0) {
-        return None;
-    }
-    assert_eq!(fillers.len(), batch, "one filler count per sequence");
-    let hidden: Vec<bool> = fillers
-        .iter()
-        .flat_map(|&f| (0..queries).flat_map(move |_| (0..keys).map(move |key| key < f)))
-        .collect();
-    Some(bool_tensor(hidden, [batch, 1, queries, keys], device))
 }

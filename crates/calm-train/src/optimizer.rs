@@ -1,8 +1,11 @@
 //! AdamW with decay groups, and clipping by the global norm.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::Tensor;
+use burn::optim::{
+    AdamWState, AdaptiveMomentumState, GradientsParams, LearningRate, ModuleOptimizer, Optimizer,
+};
+use burn::tensor::{Device, Tensor};
+use calm_kernels::sum_of_squares;
 
 use crate::config::OptimConfig;
 
@@ -10,19 +13,56 @@ use crate::config::OptimConfig;
 ///
 /// The groups name parameters by id, so the module must have its weights loaded before.
 pub fn adamw<M: Module>(config: &OptimConfig, module: &M) -> ModuleOptimizer {
-    let build = |decay: f64| {
-        AdamWConfig::new()
-            .with_beta_1(config.beta1 as f32)
-            .with_beta_2(config.beta2 as f32)
-            .with_epsilon(config.epsilon as f32)
-            .with_weight_decay(decay as f32)
+    let build = |weight_decay: f64| AdamW {
+        beta1: config.beta1 as f32,
+        beta2: config.beta2 as f32,
+        epsilon: config.epsilon as f32,
+        weight_decay: weight_decay as f32,
     };
     let matrices = ParamGroup::from_ids(matrix_ids(module));
-    ModuleOptimizer::from(build(0.0).build()).with_group(
-        matrices,
-        build(config.weight_decay).build(),
-        None,
-    )
+    ModuleOptimizer::from(build(0.0)).with_group(matrices, build(config.weight_decay), None)
+}
+
+/// Burn's AdamW, its state included, with the step of `calm_kernels`.
+#[derive(Clone, Debug)]
+struct AdamW {
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    weight_decay: f32,
+}
+
+impl Optimizer for AdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let before = state.map_or_else(
+            || AdaptiveMomentumState::new(0, grad.zeros_like(), grad.zeros_like()),
+            |state| state.momentum,
+        );
+        let step = calm_kernels::AdamW {
+            lr: lr as f32,
+            weight_decay: self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            time: before.time as i32 + 1,
+        };
+        let (tensor, first, second) = step.step(tensor, grad, before.moment_1, before.moment_2);
+        let after = AdaptiveMomentumState::new(before.time + 1, first, second);
+        (tensor, Some(AdamWState::new(after)))
+    }
+
+    fn to_device<const D: usize>(mut state: Self::State<D>, device: &Device) -> Self::State<D> {
+        state.momentum = state.momentum.to_device(device);
+        state
+    }
 }
 
 /// Parameters of rank 2: linear weights and embedding tables.
@@ -71,7 +111,7 @@ struct SquaredNorms<'a> {
 impl ModuleVisitor for SquaredNorms<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.parts.push(grad.square().sum());
+            self.parts.push(sum_of_squares(grad));
         }
     }
 }
@@ -93,7 +133,6 @@ impl ModuleVisitor for Scale<'_> {
 mod tests {
     use super::*;
     use burn::nn::Linear;
-    use burn::tensor::{Device, Tensor};
     use calm_nn::Init;
 
     fn config() -> OptimConfig {

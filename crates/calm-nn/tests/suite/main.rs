@@ -1,7 +1,6 @@
 //! Golden values and properties of the shared layers.
 
 mod cache;
-mod loss;
 mod rope;
 mod transformer;
 

@@ -1,8 +1,14 @@
 //! Rotary positions against the independent reference.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use calm_fixtures::{Fixture, FixtureError, assert_close, values};
 use calm_nn::Rope;
+
+/// `[heads, positions, width]` to `[1, positions, heads * width]`.
+fn one_row_per_position(x: Tensor<3>) -> Tensor<3> {
+    let [heads, positions, width] = x.dims();
+    x.swap_dims(0, 1).reshape([1, positions, heads * width])
+}
 
 #[test]
 fn rotation_is_that_of_the_reference_up_to_position_1000() -> Result<(), FixtureError> {
@@ -19,12 +25,11 @@ fn rotation_is_that_of_the_reference_up_to_position_1000() -> Result<(), Fixture
     for case in f.list("outputs/cases")? {
         let theta = case.number("rope_theta")?;
         let rope = Rope::at(positions.iter().copied(), width, theta, &device);
-        let q = f.tensor::<3>("inputs/q", &device)?.unsqueeze::<4>();
-        assert_close(
-            rope.rotate(q).squeeze_dim::<3>(0),
-            &case.golden("rotated")?,
-            1e-6,
-        );
+        let q = one_row_per_position(f.tensor::<3>("inputs/q", &device)?);
+        let [_, positions, all] = q.dims();
+        let rotated = rope.rotate(q);
+        let rotated = rotated.reshape([positions, all / width, width]);
+        assert_close(rotated.swap_dims(0, 1), &case.golden("rotated")?, 1e-6);
     }
     Ok(())
 }
@@ -32,9 +37,7 @@ fn rotation_is_that_of_the_reference_up_to_position_1000() -> Result<(), Fixture
 #[test]
 fn rotation_keeps_lengths_and_leaves_position_0_alone() -> Result<(), FixtureError> {
     let device = Device::flex();
-    let q = Fixture::load("rope")?
-        .tensor::<3>("inputs/q", &device)?
-        .unsqueeze::<4>();
+    let q = one_row_per_position(Fixture::load("rope")?.tensor::<3>("inputs/q", &device)?);
     let still = Rope::at([0; 6], 8, 10_000.0, &device).rotate(q.clone());
     assert_eq!(values(still), values(q.clone()));
     let turned = Rope::at([1, 7, 50, 999, 12_345, 3], 8, 10_000.0, &device).rotate(q.clone());

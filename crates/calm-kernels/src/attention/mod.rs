@@ -1,0 +1,111 @@
+//! Causal self-attention of whole sequences, with a backward pass that stores no scores.
+
+mod autodiff;
+mod cached;
+mod cpu;
+mod flex;
+
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Tensor, activation::softmax};
+
+use crate::fused;
+
+/// Backends with fused causal attention. All tensors are `[batch, positions, heads * width]`; the
+/// scores are scaled by `1 / sqrt(width)`.
+#[backend_extension(Flex, Autodiff)]
+pub trait AttentionOps: Backend {
+    /// The context, and the logarithm of every row's sum of exponentials,
+    /// `[batch, heads, positions]`.
+    fn calm_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+        kv_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradients of q, k and v.
+    #[allow(clippy::too_many_arguments)]
+    fn calm_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        context: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        heads: usize,
+        kv_heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+pub use cached::{cached_attention, cached_attention_reference};
+
+/// Causal attention with grouped key/value heads: position i sees positions 0..=i.
+///
+/// Scores are made in tiles and never stored, in training too; the backward pass makes them again
+/// (Dao et al., FlashAttention).
+///
+/// # Shapes
+/// - q: `[batch, positions, heads * width]`
+/// - k, v: `[batch, positions, kv_heads * width]`
+/// - output: that of q
+///
+/// # Panics
+/// Where the shapes disagree.
+pub fn causal_attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    kv_heads: usize,
+) -> Tensor<3> {
+    let [batch, positions, d] = q.dims();
+    assert!(
+        d.is_multiple_of(heads) && heads.is_multiple_of(kv_heads),
+        "{heads} heads of {d} columns share {kv_heads}"
+    );
+    let kv = [batch, positions, d / heads * kv_heads];
+    assert_eq!((k.dims(), v.dims()), (kv, kv), "keys and values");
+    if !fused(&q.device()) {
+        return causal_attention_reference(q, k, v, heads, kv_heads);
+    }
+    let (context, _) = <Dispatch as AttentionOps>::calm_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        heads,
+        kv_heads,
+    );
+    Tensor::from_dispatch(context)
+}
+
+/// [`causal_attention`] in plain tensor operations; stores all scores.
+pub fn causal_attention_reference(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    kv_heads: usize,
+) -> Tensor<3> {
+    let [batch, positions, d] = q.dims();
+    let width = d / heads;
+    let split =
+        |x: Tensor<3>, heads: usize| x.reshape([batch, positions, heads, width]).swap_dims(1, 2);
+    let repeat = |x: Tensor<3>| {
+        split(x, kv_heads)
+            .unsqueeze_dim::<5>(2)
+            .expand([batch, kv_heads, heads / kv_heads, positions, width])
+            .reshape([batch, heads, positions, width])
+    };
+    let hidden = Tensor::<2>::ones([positions, positions], &q.device())
+        .triu(1)
+        .greater_scalar(0.5)
+        .unsqueeze::<4>()
+        .expand([batch, heads, positions, positions]);
+    let scores = split(q, heads).matmul(repeat(k).transpose()) / (width as f64).sqrt();
+    let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3);
+    weights
+        .matmul(repeat(v))
+        .swap_dims(1, 2)
+        .reshape([batch, positions, d])
+}

@@ -1,0 +1,374 @@
+//! Matrix products on the CPU, in f32 or through bf16 with f32 sums.
+//!
+//! The blocked scheme of Goto and van de Geijn: both factors are copied, block by block, into the
+//! order in which a small kernel reads them, so that the kernel's loop is nothing but loads and
+//! fused multiply-adds over 28 accumulators. The copy is also where a factor is transposed or
+//! rounded to bf16, which makes both free. Without AVX-512 the `gemm` crate does the work.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod few;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+
+/// How a product is rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MatmulPrecision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// Factors rounded to bf16, sums in f32. Where the machine has no bf16 dot product this is
+    /// the same as [`MatmulPrecision::F32`].
+    Bf16,
+}
+
+/// A matrix that is read: any strides, so a transposed view costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, [rows, cols], [cols, 1])
+    }
+
+    /// A view with its own strides.
+    ///
+    /// # Panics
+    /// Where the last entry lies outside `data`.
+    pub(crate) fn strided(data: &'a [f32], dims: [usize; 2], strides: [usize; 2]) -> Self {
+        let [rows, cols] = dims;
+        let [row_stride, col_stride] = strides;
+        assert!(
+            rows == 0
+                || cols == 0
+                || (rows - 1) * row_stride + (cols - 1) * col_stride < data.len(),
+            "a {rows} x {cols} matrix with strides {strides:?} does not fit {} numbers",
+            data.len()
+        );
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The transposed view.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix that is written: rows of `cols` neighbours, `stride` apart.
+#[derive(Debug)]
+pub(crate) struct MatMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> MatMut<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Rows that lie `stride` apart.
+    ///
+    /// # Panics
+    /// Where the last entry lies outside `data`.
+    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(),
+            "a {rows} x {cols} matrix with stride {stride} does not fit {} numbers",
+            data.len()
+        );
+        assert!(rows <= 1 || stride >= cols, "rows of a matrix overlap");
+        Self {
+            data,
+            rows,
+            cols,
+            stride,
+        }
+    }
+}
+
+/// Whether a product overwrites or adds to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Into {
+    /// `c = a b`
+    Overwrite,
+    /// `c += a b`
+    Add,
+}
+
+/// Products below this many multiply-adds stay on the calling thread.
+const PARALLEL_FROM: usize = 1 << 20;
+
+/// The same for each of a few rows: numbers of the right factor, half a MiB.
+const FEW_PARALLEL_FROM: usize = 1 << 17;
+
+/// `c = a b` or `c += a b`, on all threads of the rayon pool where it pays.
+///
+/// # Panics
+/// Where the dimensions disagree.
+pub(crate) fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into, precision: MatmulPrecision) {
+    let work = a.rows * a.cols * b.cols;
+    // A few rows wait for memory, not for arithmetic.
+    let from = if few::fits(&a, &b) {
+        FEW_PARALLEL_FROM * a.rows
+    } else {
+        PARALLEL_FROM
+    };
+    let threads = if work < from {
+        1
+    } else {
+        rayon::current_num_threads()
+    };
+    gemm_on(threads, a, b, c, into, precision);
+}
+
+/// [`gemm`] on the calling thread alone, for callers that are parallel themselves.
+pub(crate) fn gemm_serial(
+    a: Mat<'_>,
+    b: Mat<'_>,
+    c: MatMut<'_>,
+    into: Into,
+    precision: MatmulPrecision,
+) {
+    gemm_on(1, a, b, c, into, precision);
+}
+
+fn gemm_on(
+    threads: usize,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    c: MatMut<'_>,
+    into: Into,
+    precision: MatmulPrecision,
+) {
+    assert_eq!(
+        (a.rows, a.cols, b.cols),
+        (c.rows, b.rows, c.cols),
+        "a product of [{}, {}] and [{}, {}] into [{}, {}]",
+        a.rows,
+        a.cols,
+        b.rows,
+        b.cols,
+        c.rows,
+        c.cols
+    );
+    if c.rows == 0 || c.cols == 0 {
+        return;
+    }
+    if a.cols == 0 {
+        if into == Into::Overwrite {
+            for row in c.data.chunks_mut(c.stride) {
+                let width = c.cols.min(row.len());
+                row[..width].fill(0.0);
+            }
+        }
+        return;
+    }
+    if few::fits(&a, &b) {
+        return few::gemm(threads, a, b, c, into);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        return avx512::gemm(threads, a, b, c, into, precision);
+    }
+    fallback(threads, a, b, c, into);
+}
+
+/// The `gemm` crate, which has kernels for AVX2 and NEON.
+fn fallback(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+    let parallelism = if threads > 1 {
+        gemm::Parallelism::Rayon(threads)
+    } else {
+        gemm::Parallelism::None
+    };
+    // SAFETY: the views were checked against their slices when they were made, and the target is
+    // borrowed for writing.
+    unsafe {
+        gemm::gemm(
+            c.rows,
+            c.cols,
+            a.cols,
+            c.data.as_mut_ptr(),
+            1,
+            c.stride as isize,
+            into == Into::Add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..n)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Entry by entry in f64, and the sum of the magnitudes that rounding scales with.
+    fn plain(a: Mat<'_>, b: Mat<'_>) -> Vec<(f64, f64)> {
+        let mut out = Vec::new();
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                let (mut sum, mut size) = (0.0, 0.0);
+                for k in 0..a.cols {
+                    let x = f64::from(a.data[i * a.row_stride + k * a.col_stride]);
+                    let y = f64::from(b.data[k * b.row_stride + j * b.col_stride]);
+                    sum += x * y;
+                    size += (x * y).abs();
+                }
+                out.push((sum, size));
+            }
+        }
+        out
+    }
+
+    const SHAPES: [[usize; 3]; 14] = [
+        [1, 1, 1],
+        [1, 300, 5],
+        [14, 32, 256],
+        [15, 33, 257],
+        [13, 31, 17],
+        [28, 16, 3],
+        [100, 48, 1],
+        [3, 1000, 64],
+        [257, 65, 300],
+        [500, 70, 513],
+        [64, 1030, 40],
+        [2, 2, 1000],
+        [5, 2100, 31],
+        [6, 40, 512],
+    ];
+
+    fn check(precision: MatmulPrecision, tolerance: f64) {
+        for [m, n, k] in SHAPES {
+            let (x, y) = (numbers(m * k, 1), numbers(k * n, 2));
+            for transposed in 0..4 {
+                let a = if transposed & 1 == 0 {
+                    Mat::new(&x, m, k)
+                } else {
+                    Mat::new(&x, k, m).t()
+                };
+                let b = if transposed & 2 == 0 {
+                    Mat::new(&y, k, n)
+                } else {
+                    Mat::new(&y, n, k).t()
+                };
+                let expected = plain(a, b);
+                for threads in [1, 2, 3] {
+                    for into in [Into::Overwrite, Into::Add] {
+                        let stride = n + 3;
+                        let mut c = vec![2.0f32; m * stride];
+                        let target = MatMut::strided(&mut c, m, n, stride);
+                        gemm_on(threads, a, b, target, into, precision);
+                        let start = if into == Into::Add { 2.0 } else { 0.0 };
+                        for (e, &(sum, size)) in expected.iter().enumerate() {
+                            let got = f64::from(c[e / n * stride + e % n]) - start;
+                            assert!(
+                                (got - sum).abs() <= tolerance * (size + 1.0),
+                                "{m} x {n} x {k}, transposed {transposed}, {threads} threads, \
+                                 {into:?}: entry {e} is {got}, expected {sum}"
+                            );
+                        }
+                        for (i, row) in c.chunks(stride).enumerate() {
+                            assert_eq!(row[n..], [2.0; 3], "row {i} was written past its end");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_agree_with_sums_in_f64() {
+        check(MatmulPrecision::F32, 1e-6);
+    }
+
+    /// Two roundings to 8 bits of mantissa: at most 2 * 2^-9 relative of every term.
+    #[test]
+    fn bf16_products_are_within_their_rounding() {
+        check(MatmulPrecision::Bf16, 1.0 / 256.0 + 1e-5);
+    }
+
+    #[test]
+    fn an_empty_depth_gives_zero() {
+        let mut c = vec![1.0; 6];
+        let (a, b) = (Mat::new(&[], 2, 0), Mat::new(&[], 0, 3));
+        gemm(
+            a,
+            b,
+            MatMut::new(&mut c, 2, 3),
+            Into::Add,
+            MatmulPrecision::F32,
+        );
+        assert_eq!(c, [1.0; 6]);
+        gemm(
+            a,
+            b,
+            MatMut::new(&mut c, 2, 3),
+            Into::Overwrite,
+            MatmulPrecision::F32,
+        );
+        assert_eq!(c, [0.0; 6]);
+    }
+
+    #[test]
+    fn the_fallback_agrees() {
+        let [m, n, k] = [30, 50, 70];
+        let (x, y) = (numbers(m * k, 1), numbers(k * n, 2));
+        let (a, b) = (Mat::new(&x, k, m).t(), Mat::new(&y, k, n));
+        let mut c = vec![1.0; m * n];
+        fallback(2, a, b, MatMut::new(&mut c, m, n), Into::Add);
+        for (got, (sum, size)) in c.iter().zip(plain(a, b)) {
+            assert!((f64::from(*got) - 1.0 - sum).abs() < 1e-6 * (size + 1.0));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A slice that several threads write, each a part of its own.
+
+/// A pointer that may cross threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: the users of `at` promise disjoint parts.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn new(data: &mut [f32]) -> Self {
+        Self {
+            start: data.as_mut_ptr(),
+            len: data.len(),
+        }
+    }
+
+    /// A pointer to the number at `offset`.
+    ///
+    /// # Panics
+    /// Where it lies outside.
+    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+        assert!(offset < self.len, "{offset} of {}", self.len);
+        // SAFETY: inside, as was just checked.
+        unsafe { self.start.add(offset) }
+    }
+
+    /// The `len` numbers at `offset`.
+    ///
+    /// # Safety
+    /// No other thread writes there meanwhile, and the slice is still borrowed.
+    pub(crate) unsafe fn read<'a>(self, offset: usize, len: usize) -> &'a [f32] {
+        assert!(offset + len <= self.len, "{offset} of {}", self.len);
+        // SAFETY: inside, and the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(offset), len) }
+    }
+
+    /// Writes `values` at `offset`.
+    ///
+    /// # Safety
+    /// No other thread reads or writes there meanwhile, and the slice is still borrowed.
+    pub(crate) unsafe fn write(self, offset: usize, values: &[f32]) {
+        assert!(
+            offset + values.len() <= self.len,
+            "{offset} of {}",
+            self.len
+        );
+        // SAFETY: inside, and the caller's promise.
+        unsafe {
+            std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(offset), values.len());
+        }
+    }
+}

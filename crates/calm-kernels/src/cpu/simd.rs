@@ -1,0 +1,159 @@
+//! Loops that the compiler turns into the widest vectors the machine has.
+
+use std::sync::OnceLock;
+
+/// Instruction sets that loops are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Wide,
+    Middle,
+    Base,
+}
+
+pub(crate) fn level() -> Level {
+    static FOUND: OnceLock<Level> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let all = |wanted: &[bool]| wanted.iter().all(|&found| found);
+            let middle = all(&[
+                is_x86_feature_detected!("avx2"),
+                is_x86_feature_detected!("fma"),
+            ]);
+            let wide = all(&[
+                is_x86_feature_detected!("avx512f"),
+                is_x86_feature_detected!("avx512bw"),
+                is_x86_feature_detected!("avx512dq"),
+                is_x86_feature_detected!("avx512vl"),
+            ]);
+            if middle && wide {
+                return Level::Wide;
+            }
+            if middle {
+                return Level::Middle;
+            }
+        }
+        Level::Base
+    })
+}
+
+/// Compiles a function once per instruction set and picks at run time.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $out)? {
+            #[inline(always)]
+            fn base($($arg: $ty),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::simd::{Level, level};
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn wide($($arg: $ty),*) $(-> $out)? {
+                    base($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn middle($($arg: $ty),*) $(-> $out)? {
+                    base($($arg),*)
+                }
+                match level() {
+                    // SAFETY: the features were found.
+                    Level::Wide => return unsafe { wide($($arg),*) },
+                    Level::Middle => return unsafe { middle($($arg),*) },
+                    Level::Base => {}
+                }
+            }
+            base($($arg),*)
+        }
+    };
+}
+pub(crate) use simd;
+
+/// Numbers that are summed side by side: the order of a sum, and so its rounding, is the same on
+/// every machine.
+pub(crate) const LANES: usize = 32;
+
+/// `sum of f(i) for i < n`, in [`LANES`] partial sums.
+#[inline(always)]
+pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut partial = [0.0f32; LANES];
+    let whole = n / LANES * LANES;
+    let mut first = 0;
+    while first < whole {
+        for (lane, partial) in partial.iter_mut().enumerate() {
+            *partial += f(first + lane);
+        }
+        first += LANES;
+    }
+    for (lane, partial) in partial.iter_mut().enumerate().take(n - whole) {
+        *partial += f(whole + lane);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            partial[lane] += partial[lane + width];
+        }
+        width /= 2;
+    }
+    partial[0]
+}
+
+/// `e^x` within 2 units in the last place; constant below -87.3 (1.2e-38) and above 88.3 (2.2e38).
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer.
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
+    // ln 2 in two parts, the first with few enough bits that n times it is exact.
+    let r = x - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    // The series of e^r with coefficients fitted to |r| <= ln(2) / 2.
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let value = p * r * r + r + 1.0;
+    // 2^n from the low bits of the shifted number.
+    let scale = f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(127 << 23));
+    value * scale
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_everywhere() {
+        let mut x = -87.0f32;
+        while x < 88.0 {
+            let expected = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            assert!(
+                (got - expected).abs() <= 3e-7 * expected,
+                "e^{x} is {got}, expected {expected}"
+            );
+            x += 0.001_7;
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e9) < 1.3e-38 && exp(f32::NEG_INFINITY) < 1.3e-38);
+        assert!(exp(1e9).is_finite());
+    }
+
+    #[test]
+    fn sums_are_right_at_any_length() {
+        for n in [0, 1, 31, 32, 33, 100, 1000] {
+            assert_eq!(sum(n, |i| i as f32), (n * n.saturating_sub(1) / 2) as f32);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Cross-entropy on the CPU executor.
+
+use burn::backend::{
+    Flex,
+    tensor::{FloatTensor, IntTensor},
+};
+use rayon::prelude::*;
+
+use super::CrossEntropyOps;
+use crate::cpu::gemm::{Into, Mat, MatMut, gemm};
+use crate::cpu::simd::{exp, simd, sum};
+use crate::cpu::tensor::{Floats, ids, tensor};
+use crate::matmul_precision;
+
+/// Scores that are made at once: 16 MiB.
+const SCORES: usize = 1 << 22;
+
+impl CrossEntropyOps for Flex {
+    fn calm_cross_entropy(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        transposed: bool,
+    ) -> FloatTensor<Self> {
+        let problem = Problem::new(x, w, targets, transposed);
+        tensor(vec![problem.run(None)], [1])
+    }
+
+    fn calm_cross_entropy_with_grads(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        transposed: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let problem = Problem::new(x, w, targets, transposed);
+        let (mut dx, mut dw) = (vec![0.0; problem.x.len()], vec![0.0; problem.w.len()]);
+        let loss = problem.run(Some((&mut dx, &mut dw)));
+        (
+            tensor(vec![loss], [1]),
+            tensor(dx, problem.x.shape().clone()),
+            tensor(dw, problem.w.shape().clone()),
+        )
+    }
+}
+
+struct Problem {
+    x: Floats,
+    w: Floats,
+    targets: Vec<usize>,
+    transposed: bool,
+    vocab: usize,
+}
+
+impl Problem {
+    fn new(
+        x: FloatTensor<Flex>,
+        w: FloatTensor<Flex>,
+        targets: IntTensor<Flex>,
+        transposed: bool,
+    ) -> Self {
+        let (x, w) = (Floats::new(x), Floats::new(w));
+        let vocab = w.shape()[usize::from(!transposed)];
+        let targets = ids(targets, vocab);
+        Self {
+            x,
+            w,
+            targets,
+            transposed,
+            vocab,
+        }
+    }
+
+    /// The mean loss; fills the gradients of x and w (zero before) where they are wanted.
+    fn run(&self, mut grads: Option<(&mut [f32], &mut [f32])>) -> f32 {
+        let (d, vocab, rows) = (self.x.width(), self.vocab, self.targets.len());
+        let precision = matmul_precision();
+        let w = if self.transposed {
+            Mat::new(&self.w, vocab, d).t()
+        } else {
+            Mat::new(&self.w, d, vocab)
+        };
+        let block = (SCORES / vocab).clamp(1, rows.max(1));
+        let mut scores = vec![0.0; block * vocab];
+        let mut total = 0.0f64;
+        for first in (0..rows).step_by(block) {
+            let some = first..rows.min(first + block);
+            let n = some.len();
+            let scores = &mut scores[..n * vocab];
+            let x = Mat::new(&self.x[some.start * d..some.end * d], n, d);
+            let target = MatMut::new(scores, n, vocab);
+            gemm(x, w, target, Into::Overwrite, precision);
+            let losses: Vec<f32> = scores
+                .par_chunks_mut(vocab)
+                .zip(&self.targets[some.clone()])
+                .map(|(row, &target)| {
+                    if grads.is_some() {
+                        let loss = slope(row, row[target], 1.0 / rows as f32);
+                        row[target] -= 1.0 / rows as f32;
+                        loss
+                    } else {
+                        value(row, row[target])
+                    }
+                })
+                .collect();
+            total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            if let Some((dx, dw)) = &mut grads {
+                let dx = MatMut::new(&mut dx[some.start * d..some.end * d], n, d);
+                let scores = Mat::new(scores, n, vocab);
+                gemm(scores, w.t(), dx, Into::Overwrite, precision);
+                if self.transposed {
+                    let dw = MatMut::new(dw, vocab, d);
+                    gemm(scores.t(), x, dw, Into::Add, precision);
+                } else {
+                    gemm(
+                        x.t(),
+                        scores,
+                        MatMut::new(dw, d, vocab),
+                        Into::Add,
+                        precision,
+                    );
+                }
+            }
+        }
+        (total / rows as f64) as f32
+    }
+}
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 32];
+    for part in row.chunks(32) {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+simd! {
+    // The loss of one row of scores.
+    fn value(row: &[f32], target: f32) -> f32 {
+        let top = largest(row);
+        let total = sum(row.len(), |j| exp(row[j] - top));
+        total.ln() + top - target
+    }
+}
+
+simd! {
+    // The loss of one row of scores, which become `weight * softmax`.
+    fn slope(row: &mut [f32], target: f32, weight: f32) -> f32 {
+        let top = largest(row);
+        for x in row.iter_mut() {
+            *x = exp(*x - top);
+        }
+        let total = sum(row.len(), |j| row[j]);
+        let scale = weight / total;
+        for x in row.iter_mut() {
+            *x *= scale;
+        }
+        total.ln() + top - target
+    }
+}

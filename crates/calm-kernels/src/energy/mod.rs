@@ -1,0 +1,116 @@
+//! The energy score against draws of a Gaussian that are made where they are needed.
+
+mod autodiff;
+mod cpu;
+mod flex;
+
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::fused;
+use crate::philox::normals;
+
+/// Backends with a fused energy score.
+#[backend_extension(Flex, Autodiff)]
+pub trait EnergyOps: Backend {
+    /// `[2, positions]`: attraction, then repulsion.
+    fn calm_energy(
+        samples: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        draws: usize,
+        key: u64,
+        alpha: f32,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of the samples for `grad` `[2, positions]`.
+    fn calm_energy_backward(
+        samples: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        draws: usize,
+        key: u64,
+        alpha: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// The two expectations of the energy score (CALM, section 4.1), per position: the mean of
+/// `||x_n - y_m||^alpha` over all pairs and the mean of `||x_n - x_k||^alpha` over all pairs of
+/// different samples.
+///
+/// `y_m = mean + exp(log_std) * eps_m` are `draws` draws whose `eps` are the numbers of `key` (see
+/// [`normals`]): number `(m * positions + p) * l + j` belongs to draw m, position p, dimension j.
+/// They are made in registers and never stored. Coinciding points have distance 0 and gradient 0.
+///
+/// # Shapes
+/// - samples: `[N, positions, l]`, N >= 2, l a multiple of 4
+/// - mean, log_std: `[positions, l]`; no gradient flows to them
+/// - output: attraction and repulsion, `[positions]` each
+///
+/// # Panics
+/// Where the shapes disagree or N < 2.
+pub fn gaussian_energy(
+    samples: Tensor<3>,
+    mean: Tensor<2>,
+    log_std: Tensor<2>,
+    draws: usize,
+    key: u64,
+    alpha: f64,
+) -> (Tensor<1>, Tensor<1>) {
+    let [n, positions, l] = samples.dims();
+    assert!(n >= 2, "the energy score compares samples: N is {n}");
+    assert_eq!(
+        (mean.dims(), log_std.dims()),
+        ([positions, l], [positions, l])
+    );
+    if !fused(&samples.device()) || !l.is_multiple_of(4) {
+        return gaussian_energy_reference(samples, mean, log_std, draws, key, alpha);
+    }
+    let both = <Dispatch as EnergyOps>::calm_energy(
+        samples.into_dispatch(),
+        mean.into_dispatch(),
+        log_std.into_dispatch(),
+        draws,
+        key,
+        alpha as f32,
+    );
+    let both = Tensor::<2>::from_dispatch(both);
+    let part = |i| both.clone().narrow(0, i, 1).squeeze_dim::<1>(0);
+    (part(0), part(1))
+}
+
+/// [`gaussian_energy`] in plain tensor operations: all draws and all differences are made.
+pub fn gaussian_energy_reference(
+    samples: Tensor<3>,
+    mean: Tensor<2>,
+    log_std: Tensor<2>,
+    draws: usize,
+    key: u64,
+    alpha: f64,
+) -> (Tensor<1>, Tensor<1>) {
+    let [n, positions, l] = samples.dims();
+    let eps = TensorData::new(normals(key, draws * positions * l), [draws, positions, l]);
+    let eps = Tensor::<3>::from_data(eps, &samples.device());
+    let targets = (eps * log_std.exp().unsqueeze_dim(0) + mean.unsqueeze_dim(0)).detach();
+    let mean_distance = |y: Tensor<3>, pairs: usize| {
+        let difference = samples.clone().unsqueeze_dim::<4>(1) - y.unsqueeze_dim::<4>(0);
+        let squared: Tensor<3> = difference.square().sum_dim(3).squeeze_dim(3);
+        let coincide = squared.clone().lower_elem(COINCIDE);
+        let safe = squared.mask_fill(coincide.clone(), 1.0);
+        let distance = if alpha == 1.0 {
+            safe.sqrt()
+        } else {
+            safe.powf_scalar(alpha / 2.0)
+        };
+        let distance = distance.mask_fill(coincide, 0.0);
+        distance.sum_dims(&[0, 1]).reshape([positions]) / pairs as f64
+    };
+    (
+        mean_distance(targets, n * draws),
+        mean_distance(samples.clone(), n * (n - 1)),
+    )
+}
+
+/// Squared distances below this are 0.
+const COINCIDE: f32 = 1e-24;

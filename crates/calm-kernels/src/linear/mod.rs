@@ -1,0 +1,94 @@
+//! `x w + b`, and the precision of its products.
+
+mod autodiff;
+mod flex;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+pub use crate::cpu::gemm::MatmulPrecision;
+use crate::fused;
+
+/// Backends with a fused linear layer.
+#[backend_extension(Flex, Autodiff)]
+pub trait LinearOps: Backend {
+    /// `x w`, `[rows, in]` times `[in, out]`.
+    fn calm_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `x w + b`.
+    fn calm_linear_bias(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of x: `grad w^T`.
+    fn calm_linear_grad_x(grad: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of w: `x^T grad`.
+    fn calm_linear_grad_w(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of b: the sums of the columns.
+    fn calm_linear_grad_b(grad: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+static BF16: AtomicBool = AtomicBool::new(false);
+
+/// Sets the precision of all later products of [`linear`] in this process, forward and backward;
+/// everything else stays in f32. Only flex knows it so far.
+pub fn set_matmul_precision(precision: MatmulPrecision) {
+    BF16.store(precision == MatmulPrecision::Bf16, Ordering::Relaxed);
+}
+
+/// The precision in force.
+pub fn matmul_precision() -> MatmulPrecision {
+    if BF16.load(Ordering::Relaxed) {
+        MatmulPrecision::Bf16
+    } else {
+        MatmulPrecision::F32
+    }
+}
+
+/// A linear layer.
+///
+/// # Shapes
+/// - x: `[.., in]`
+/// - weight: `[in, out]`
+/// - bias: `[out]`
+/// - output: `[.., out]`
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return reference(x, weight, bias);
+    }
+    let mut dims = x.dims();
+    let [d_input, d_output] = weight.dims();
+    assert_eq!(dims[D - 1], d_input, "a linear layer of {d_input} inputs");
+    let rows = dims[..D - 1].iter().product::<usize>();
+    let x = x.reshape([rows, d_input]).into_dispatch();
+    let w = weight.into_dispatch();
+    let y = match bias {
+        Some(bias) => <Dispatch as LinearOps>::calm_linear_bias(x, w, bias.into_dispatch()),
+        None => <Dispatch as LinearOps>::calm_linear(x, w),
+    };
+    dims[D - 1] = d_output;
+    Tensor::<2>::from_dispatch(y).reshape(dims)
+}
+
+/// The same in plain tensor operations.
+pub fn reference<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let y = x.matmul(weight.unsqueeze());
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+}
