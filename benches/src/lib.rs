@@ -6,6 +6,7 @@
 //! ```
 
 pub mod jobs;
+pub mod timing;
 
 use burn::tensor::Device;
 use calm_lm::{CalmModel, ModelConfig};

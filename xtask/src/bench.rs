@@ -9,12 +9,34 @@ use crate::{device, process, target_dir};
 /// The variable that tells the benches their device: divan keeps the command line for itself.
 const DEVICE_VARIABLE: &str = "CALM_BENCH_DEVICE";
 
-/// `bench [NAME] [--device D] [ARGS...]`: one bench, or all of them where no name is given; `ARGS`
-/// go to the bench program.
+/// What the standard jobs can be asked for; they are a program of their own.
+const JOBS: [&str; 2] = ["steps", "peer"];
+
+/// `bench [NAME] [--device D] [ARGS...]`: the standard jobs (`steps`), the same beside PyTorch
+/// (`peer`), one bench, or all benches where no name is given; `ARGS` go to the program.
 pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     let (device, args) = device::split(args)?;
     let device = device.unwrap_or_else(|| "flex".to_owned());
     let wanted = device::build(&device)?;
+    let target = wanted.map(|wanted| wanted.target);
+    if let Some(job) = args.first().filter(|arg| JOBS.iter().any(|job| arg == job)) {
+        let mut run = process::cargo(root);
+        run.args([
+            "run",
+            "--release",
+            "--package",
+            "calm-benches",
+            "--bin",
+            "jobs",
+        ]);
+        if let Some(wanted) = wanted {
+            run.args(["--features", wanted.features]);
+        }
+        run.arg("--target-dir").arg(target_dir(root, target));
+        run.env(DEVICE_VARIABLE, &device);
+        run.arg("--").arg(job).args(&args[1..]);
+        return process::status(&mut run);
+    }
     let known = names(&root.join("benches/benches"))?;
     let (chosen, rest) = choose(&known, &args)?;
 
@@ -26,7 +48,6 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     if let Some(wanted) = wanted {
         bench.args(["--features", wanted.features]);
     }
-    let target = wanted.map(|wanted| wanted.target);
     bench.arg("--target-dir").arg(target_dir(root, target));
     bench.env(DEVICE_VARIABLE, &device);
     bench.arg("--").args(rest);

@@ -26,6 +26,10 @@ pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: 
     }
 }
 
+/// Numbers of the right factor that all rows are multiplied with before the next ones are read: a
+/// quarter of a small second-level cache.
+const BLOCK: usize = 1 << 14;
+
 /// The parts of `0..n`.
 fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let share = n.div_ceil(PARTS).next_multiple_of(4);
@@ -38,9 +42,13 @@ fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
     let (rows, cols) = (c.rows, c.cols);
     let part = |depth: std::ops::Range<usize>, sums: &mut [f32]| {
-        for (i, sums) in sums.chunks_exact_mut(cols).enumerate() {
-            let x = &a.data[i * a.row_stride..][depth.clone()];
-            add_rows(x, &b.data[depth.start * b.row_stride..], b.row_stride, sums);
+        let block = (BLOCK / cols).next_multiple_of(4).max(4);
+        for first in depth.clone().step_by(block) {
+            let depth = first..depth.end.min(first + block);
+            for (i, sums) in sums.chunks_exact_mut(cols).enumerate() {
+                let x = &a.data[i * a.row_stride..][depth.clone()];
+                add_rows(x, &b.data[first * b.row_stride..], b.row_stride, sums);
+            }
         }
     };
     let mut space = vec![0.0; PARTS * rows * cols];
@@ -72,24 +80,24 @@ fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Int
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     let target = Shared::new(c.data);
     let part = |cols: std::ops::Range<usize>| {
-        let mut sums = vec![0.0; cols.len()];
-        for i in 0..rows {
-            let at = i * stride + cols.start;
-            if into == Into::Add {
-                // SAFETY: no other thread writes these columns.
-                sums.copy_from_slice(unsafe { target.read(at, cols.len()) });
-            } else {
-                sums.fill(0.0);
+        let block = (BLOCK / a.cols).max(1);
+        let mut sums = vec![0.0; block.min(cols.len())];
+        for first in cols.clone().step_by(block) {
+            let cols = first..cols.end.min(first + block);
+            let sums = &mut sums[..cols.len()];
+            for i in 0..rows {
+                let at = i * stride + first;
+                if into == Into::Add {
+                    // SAFETY: no other thread writes these columns.
+                    sums.copy_from_slice(unsafe { target.read(at, sums.len()) });
+                } else {
+                    sums.fill(0.0);
+                }
+                let x = &a.data[i * a.row_stride..][..a.cols];
+                add_dots(x, &b.data[first * b.col_stride..], b.col_stride, sums);
+                // SAFETY: as above.
+                unsafe { target.write(at, sums) };
             }
-            let x = &a.data[i * a.row_stride..][..a.cols];
-            add_dots(
-                x,
-                &b.data[cols.start * b.col_stride..],
-                b.col_stride,
-                &mut sums,
-            );
-            // SAFETY: as above.
-            unsafe { target.write(at, &sums) };
         }
     };
     if threads <= 1 {

@@ -1,0 +1,252 @@
+//! The standard jobs, each in a process of its own, alone or beside PyTorch.
+//!
+//! `cargo xtask bench steps` and `cargo xtask bench peer` start this program.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use calm_benches::timing::{Timing, median, name, time};
+use calm_benches::{device, jobs};
+use calm_kernels::MatmulPrecision;
+use serde::Serialize;
+
+const USAGE: &str = "usage: steps|peer [JOB...] [--dtype f32|bf16] [--seconds S] [--json FILE]
+       peer also takes [--rounds N] [--python PROGRAM]";
+
+fn main() -> ExitCode {
+    let result = Options::read(std::env::args().skip(1)).and_then(|options| {
+        match options.command.as_str() {
+            // One job in this process, inside the pool as the calm program.
+            "one" => rayon::scope(|_| one(&options)),
+            "steps" => steps(&options),
+            "peer" => peer(&options),
+            other => Err(format!("no command '{other}'\n{USAGE}")),
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    command: String,
+    jobs: Vec<String>,
+    precisions: Vec<MatmulPrecision>,
+    seconds: f64,
+    rounds: usize,
+    json: Option<PathBuf>,
+    python: String,
+}
+
+impl Options {
+    fn read(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self {
+            command: args.next().ok_or(USAGE)?,
+            jobs: Vec::new(),
+            precisions: Vec::new(),
+            seconds: 5.0,
+            rounds: 3,
+            json: None,
+            python: "python3".to_owned(),
+        };
+        let known: Vec<&str> = jobs::all().iter().map(|job| job.name).collect();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--seconds" => options.seconds = number(&arg, &value()?)?,
+                "--rounds" => options.rounds = number(&arg, &value()?)?,
+                "--json" => options.json = Some(value()?.into()),
+                "--python" => options.python = value()?,
+                "--dtype" => options.precisions.push(match value()?.as_str() {
+                    "f32" => MatmulPrecision::F32,
+                    "bf16" => MatmulPrecision::Bf16,
+                    other => return Err(format!("--dtype '{other}' is neither f32 nor bf16")),
+                }),
+                job if known.contains(&job) => options.jobs.push(arg),
+                _ => {
+                    let known = known.join(", ");
+                    return Err(format!("no job '{arg}'; the jobs are {known}\n{USAGE}"));
+                }
+            }
+        }
+        if options.jobs.is_empty() {
+            options.jobs = known.into_iter().map(str::to_owned).collect();
+        }
+        if options.precisions.is_empty() {
+            options.precisions = vec![MatmulPrecision::F32, MatmulPrecision::Bf16];
+        }
+        if options.rounds == 0 {
+            return Err("--rounds is at least 1".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// All jobs at all precisions.
+    fn work(&self) -> impl Iterator<Item = (&str, MatmulPrecision)> {
+        let all = |job| {
+            self.precisions
+                .iter()
+                .map(move |&precision| (job, precision))
+        };
+        self.jobs.iter().map(String::as_str).flat_map(all)
+    }
+}
+
+fn number<T: std::str::FromStr>(flag: &str, text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("{flag} takes a number, not '{text}'"))
+}
+
+fn one(options: &Options) -> Result<(), String> {
+    for (wanted, precision) in options.work() {
+        let all = jobs::all();
+        let job = all.iter().find(|job| job.name == wanted);
+        let job = job.ok_or("no such job")?;
+        let timing = time(job, &device(), precision, options.seconds);
+        let line = serde_json::to_string(&timing).map_err(|error| error.to_string())?;
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// One job in a process of its own, ours or (with the interpreter) the peer's.
+fn in_a_process(
+    options: &Options,
+    job: &str,
+    precision: MatmulPrecision,
+    python: Option<&str>,
+) -> Result<Timing, String> {
+    let ours = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = match python {
+        Some(python) => {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
+            let mut command = Command::new(python);
+            command.arg(script).arg(job);
+            command
+        }
+        None => {
+            let mut command = Command::new(ours);
+            command.args(["one", job]);
+            command
+        }
+    };
+    command.args(["--dtype", name(precision)]);
+    command.args(["--seconds", &options.seconds.to_string()]);
+    let hint = "; the peer needs `pip install -r benches/peer/requirements.txt`, and --python \
+                PROGRAM where that is not python3";
+    let hint = if python.is_some() { hint } else { "" };
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot start {command:?}: {error}{hint}"))?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}{hint}", output.status));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("{command:?} printed no record: {error}"))
+}
+
+fn steps(options: &Options) -> Result<(), String> {
+    println!("job              dtype  tokens/s       s/run    mfu  peak memory");
+    let mut all = Vec::new();
+    for (job, precision) in options.work() {
+        let timing = in_a_process(options, job, precision, None)?;
+        println!(
+            "{:<16} {:<5} {:>9.0} {:>11.4}  {:>5}  {:>7} MiB",
+            timing.name,
+            timing.dtype,
+            timing.tokens_per_s,
+            timing.seconds,
+            timing.mfu.map_or("-".to_owned(), |mfu| format!("{mfu:.3}")),
+            timing.peak_rss_bytes.unwrap_or(0) >> 20,
+        );
+        all.push(timing);
+    }
+    save(options, &all)
+}
+
+/// Both programs on one job: medians over the rounds.
+#[derive(Serialize)]
+struct Pair {
+    ours: Timing,
+    peer: Timing,
+    /// Ours over the peer's, in tokens per second: the median of the rounds' ratios.
+    ratio: f64,
+    /// The smallest and the largest of them.
+    ratio_range: [f64; 2],
+    rounds: usize,
+}
+
+fn peer(options: &Options) -> Result<(), String> {
+    println!(
+        "job              dtype      ours      peer  ratio (range)         ours, peer above start"
+    );
+    let mut all = Vec::new();
+    for (job, precision) in options.work() {
+        let (mut ours, mut peers) = (Vec::new(), Vec::new());
+        for round in 0..options.rounds {
+            // Who goes first changes from round to round.
+            for turn in [round % 2, 1 - round % 2] {
+                let python = (turn == 1).then_some(options.python.as_str());
+                let timing = in_a_process(options, job, precision, python)?;
+                if turn == 1 { &mut peers } else { &mut ours }.push(timing);
+            }
+        }
+        let mut ratios: Vec<f64> = ours
+            .iter()
+            .zip(&peers)
+            .map(|(ours, peer)| ours.tokens_per_s / peer.tokens_per_s)
+            .collect();
+        let ratio = median(&mut ratios);
+        let pair = Pair {
+            ours: middle(ours),
+            peer: middle(peers),
+            ratio,
+            ratio_range: [ratios[0], ratios[ratios.len() - 1]],
+            rounds: options.rounds,
+        };
+        println!(
+            "{:<16} {:<5} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB",
+            job,
+            name(precision),
+            pair.ours.tokens_per_s,
+            pair.peer.tokens_per_s,
+            pair.ratio,
+            pair.ratio_range[0],
+            pair.ratio_range[1],
+            above_start(&pair.ours),
+            above_start(&pair.peer),
+        );
+        all.push(pair);
+    }
+    save(options, &all)
+}
+
+/// The timing in the middle, by tokens per second.
+fn middle(mut timings: Vec<Timing>) -> Timing {
+    timings.sort_by(|a, b| a.tokens_per_s.total_cmp(&b.tokens_per_s));
+    timings.swap_remove(timings.len() / 2)
+}
+
+/// MiB of peak memory above what the process took before it made a model.
+fn above_start(timing: &Timing) -> u64 {
+    let peak = timing.peak_rss_bytes.unwrap_or(0);
+    peak.saturating_sub(timing.start_rss_bytes.unwrap_or(0)) >> 20
+}
+
+fn save(options: &Options, records: &impl Serialize) -> Result<(), String> {
+    let Some(path) = &options.json else {
+        return Ok(());
+    };
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(path)?;
+        serde_json::to_writer_pretty(&mut file, records)?;
+        file.write_all(b"\n")
+    };
+    write().map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
