@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use calm_kernels::{Projection, cross_entropy};
 use calm_nn::{ChunkDecoder, Draws};
 
-use crate::{AutoencoderConfig, Decoder, Encoder, Posterior};
+use crate::{AutoencoderConfig, Decoder, Encoder, GreedyDecoder, Posterior};
 
 /// K tokens to one latent vector and back; every chunk alone, no context (CALM, section 2).
 #[derive(Module, Debug)]
@@ -52,6 +52,11 @@ impl ChunkAutoencoder {
     /// - output: mean and log_std `[chunks, l]`
     pub fn encode(&self, tokens: Tensor<2, Int>) -> Posterior {
         self.encoder.forward(tokens)
+    }
+
+    /// The decoder to the most likely tokens, prepared for many calls.
+    pub fn greedy(&self) -> GreedyDecoder<'_> {
+        GreedyDecoder::new(self)
     }
 
     /// Training loss with both dropouts: `K * CE + beta * KL`, the KL floored per dimension.
@@ -121,5 +126,8 @@ impl ChunkDecoder for ChunkAutoencoder {
             .forward(latent, self.encoder.embedding.weight.val());
         let [_, vocab] = logits.dims();
         logits.reshape([chunks, self.chunk_size, vocab])
+    }
+    fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int> {
+        self.greedy().decode(latent)
     }
 }

@@ -41,12 +41,27 @@ impl Decoder {
     /// - latent: `[chunks, l]`
     /// - output: `[chunks * K, d]`
     pub fn hidden(&self, latent: Tensor<2>) -> Tensor<2> {
+        let expanded = self.expanded(latent);
+        let [chunks, k, d] = expanded.dims();
+        self.per_token(expanded.reshape([chunks * k, d]))
+    }
+
+    /// The part of [`Decoder::hidden`] that sees a chunk as a whole.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks, K, d]`
+    pub(crate) fn expanded(&self, latent: Tensor<2>) -> Tensor<3> {
         let per_chunk = run(&self.chunk_blocks, linear(&self.from_latent, latent));
         let expanded = linear(&self.expand, per_chunk);
         let [chunks, wide] = expanded.dims();
         let d = self.norm.gamma.dims()[0];
-        let per_token = run(&self.token_blocks, expanded.reshape([chunks * wide / d, d]));
-        rms_norm(&self.norm, per_token)
+        expanded.reshape([chunks, wide / d, d])
+    }
+
+    /// The part of [`Decoder::hidden`] that sees one position, `[positions, d]`.
+    pub(crate) fn per_token(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(&self.norm, run(&self.token_blocks, x))
     }
 
     /// Scores of the tokens at every position.

@@ -25,6 +25,7 @@ mod block;
 mod config;
 mod decoder;
 mod encoder;
+mod greedy;
 mod posterior;
 
 pub use autoencoder::{AutoencoderLoss, ChunkAutoencoder};
@@ -32,4 +33,5 @@ pub use block::FeedForwardBlock;
 pub use config::AutoencoderConfig;
 pub use decoder::Decoder;
 pub use encoder::Encoder;
+pub use greedy::{BegunChunks, GreedyDecoder};
 pub use posterior::Posterior;

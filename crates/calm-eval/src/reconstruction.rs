@@ -26,13 +26,14 @@ pub fn reconstruct(
     device: &Device,
 ) -> Reconstruction {
     let k = autoencoder.chunk_size();
+    let decoder = autoencoder.greedy();
     let (mut exact, mut noisy, mut tokens) = (0u64, 0u64, 0u64);
     for (i, window) in windows.iter().enumerate() {
         let chunks = chunk_tensor(window, 1, k, device).squeeze_dim::<2>(0);
         let posterior = autoencoder.encode(chunks.clone());
         let draw = posterior.sample(&mut HostDraws::new(mix(seed, i as u64)));
-        exact += agreement(&autoencoder.decode(posterior.mean), &chunks);
-        noisy += agreement(&autoencoder.decode(draw), &chunks);
+        exact += agreement(&decoder.decode(posterior.mean), &chunks);
+        noisy += agreement(&decoder.decode(draw), &chunks);
         tokens += window.len() as u64;
     }
     let share = |count: u64| count as f64 / tokens as f64;

@@ -13,7 +13,7 @@
 
 mod activation;
 mod adamw;
-
+mod argmax;
 mod attention;
 mod cpu;
 mod cross_entropy;
@@ -25,6 +25,7 @@ mod rope;
 
 pub use activation::{silu, silu_add, silu_gate, silu_gate_packed};
 pub use adamw::{AdamW, sum_of_squares};
+pub use argmax::ArgmaxTable;
 pub use attention::{cached_attention, causal_attention};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::gaussian_energy;
@@ -39,6 +40,7 @@ pub mod reference {
         silu_add_reference as silu_add, silu_gate_packed_reference as silu_gate_packed,
         silu_gate_reference as silu_gate,
     };
+    pub use crate::argmax::argmax_reference as argmax;
     pub use crate::attention::{
         cached_attention_reference as cached_attention,
         causal_attention_reference as causal_attention,

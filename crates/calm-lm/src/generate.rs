@@ -1,6 +1,7 @@
 //! Generation, one chunk a step.
 
 use burn::tensor::Device;
+use calm_autoencoder::GreedyDecoder;
 use calm_backbone::Backbone;
 use calm_likelihood_free::{BatchSampler, GenerativeHead};
 use calm_nn::{ChunkDecoder, Decoding, HostDraws, Limits, RandomStream, Stop, mix};
@@ -26,6 +27,7 @@ pub struct GenerateOptions {
 #[derive(Debug)]
 pub struct Generator<'a> {
     model: &'a CalmModel,
+    decoder: GreedyDecoder<'a>,
     decoding: Decoding<'a, Backbone>,
     sampler: BatchSampler,
     draws: HostDraws,
@@ -52,6 +54,7 @@ impl<'a> Generator<'a> {
         let backbone = &model.language_model.backbone;
         Ok(Self {
             model,
+            decoder: model.autoencoder.greedy(),
             decoding: Decoding::new(backbone, limits, prompts, device)?,
             sampler: options.sampler,
             draws: HostDraws::new(mix(options.seed, 1)),
@@ -98,10 +101,10 @@ impl<'a> Generator<'a> {
         let head = &self.model.language_model.head;
         let latent = head.sample(self.decoding.hidden(), pool, &mut self.draws); // [pool, batch, l]
         let l = latent.dims()[2];
-        let autoencoder = &self.model.autoencoder;
         let latent = latent.swap_dims(0, 1).reshape([batch * pool, l]);
-        let tokens = read_tokens(autoencoder.decode(latent));
-        let chunks: Vec<&[u32]> = tokens.chunks_exact(autoencoder.chunk_size()).collect();
+        let tokens = read_tokens(self.decoder.decode(latent));
+        let k = self.model.autoencoder.chunk_size();
+        let chunks: Vec<&[u32]> = tokens.chunks_exact(k).collect();
         chunks
             .chunks_exact(pool)
             .map(|pool| pool[self.sampler.choose(pool, &mut self.choice)].to_vec())

@@ -1,6 +1,7 @@
 //! Drawing the next tokens at every start of a window, for BrierLM.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use calm_autoencoder::GreedyDecoder;
 use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
 use calm_nn::{Branches, CachedModel, ChunkDecoder, Draws, KvCache, chunk_tensor};
 
@@ -10,16 +11,18 @@ use crate::CalmModel;
 #[derive(Debug)]
 pub struct CalmRollout<'a> {
     model: &'a CalmModel,
+    decoder: GreedyDecoder<'a>,
     device: &'a Device,
     every: usize,
 }
 
 impl<'a> CalmRollout<'a> {
-    /// Rolls out `model`, which lives on `device`.
+    /// Rolls out `model`, which lives on `device`; good for many windows.
     pub fn new(model: &'a CalmModel, device: &'a Device) -> Self {
         let every = model.autoencoder.chunk_size();
         Self {
             model,
+            decoder: model.autoencoder.greedy(),
             device,
             every,
         }
@@ -39,19 +42,10 @@ impl<'a> CalmRollout<'a> {
         self.every = every;
         self
     }
-
-    /// Latents `[n, l]` to chunks on the host.
-    fn chunks(&self, latent: Tensor<2>) -> Vec<Vec<u32>> {
-        let k = self.model.autoencoder.chunk_size();
-        read_tokens(self.model.autoencoder.decode(latent))
-            .chunks_exact(k)
-            .map(<[u32]>::to_vec)
-            .collect()
-    }
 }
 
 /// Token ids of an integer tensor, row-major.
-pub(crate) fn read_tokens(tokens: Tensor<2, Int>) -> Vec<u32> {
+pub(crate) fn read_tokens<const D: usize>(tokens: Tensor<D, Int>) -> Vec<u32> {
     tokens
         .into_data()
         .iter::<i64>()
@@ -60,7 +54,7 @@ pub(crate) fn read_tokens(tokens: Tensor<2, Int>) -> Vec<u32> {
 }
 
 /// A draw that still can agree with something: which start, which draw.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 struct Alive {
     start: usize,
     draw: usize,
@@ -91,16 +85,18 @@ impl Rollout for CalmRollout<'_> {
         let hidden = hidden.select(0, rows);
         let latent = language_model.head.sample(hidden, draws, random); // [draws, starts, l]
         let l = latent.dims()[2];
-        let mut first = self
-            .chunks(latent.swap_dims(0, 1).reshape([starts * draws, l]))
-            .into_iter();
         let mut result: Vec<Start> = prefixes
             .iter()
             .map(|chunks| Start {
                 target: std::array::from_fn(|j| window[chunks * k + j]),
-                draws: first.by_ref().take(draws).collect(),
+                draws: vec![Vec::with_capacity(MAX_N); draws],
             })
             .collect();
+        let all: Vec<Alive> = (0..starts)
+            .flat_map(|start| (0..draws).map(move |draw| Alive { start, draw }))
+            .collect();
+        let latent = latent.swap_dims(0, 1).reshape([starts * draws, l]);
+        self.decode(&mut result, &all, latent);
 
         if k < MAX_N {
             // Attention scores of a block of starts, should all of their draws go on.
@@ -119,6 +115,28 @@ impl Rollout for CalmRollout<'_> {
 const SCORES_AT_ONCE: usize = 1 << 24;
 
 impl CalmRollout<'_> {
+    /// Appends the tokens of the latents `[alive.len(), l]` to their draws, position by position:
+    /// a draw that stands alone is decoded no further, and none beyond the longest n-gram.
+    fn decode(&self, starts: &mut [Start], alive: &[Alive], latent: Tensor<2>) {
+        let Some(first) = alive.first() else { return };
+        let length = starts[first.start].draws[first.draw].len();
+        let begun = self.decoder.begin(latent);
+        let k = self.model.autoencoder.chunk_size();
+        let mut going = alive.to_vec();
+        for position in 0..k.min(MAX_N - length) {
+            if position > 0 {
+                going = agreeing(starts, length + position);
+            }
+            if going.is_empty() {
+                break;
+            }
+            let tokens = begun.tokens(position, &rows_of(&going, alive));
+            for (a, token) in going.iter().zip(read_tokens(tokens)) {
+                starts[a.start].draws[a.draw].push(token);
+            }
+        }
+    }
+
     /// Chunks shorter than an n-gram: goes on along every draw that is not yet alone. Start i has
     /// seen the first `prefixes[i]` chunks of the cached window.
     fn go_on(
@@ -138,16 +156,7 @@ impl CalmRollout<'_> {
                 break;
             }
             if let Some(previous) = &previous {
-                // Draws only ever drop out, so the rows kept are found in one pass.
-                let mut rows = Vec::with_capacity(alive.len());
-                let mut row = 0;
-                for a in &alive {
-                    while previous[row] != *a {
-                        row += 1;
-                    }
-                    rows.push(row);
-                }
-                branches.select(&rows, self.device);
+                branches.select(&rows_of(&alive, previous), self.device);
             }
             let last: Vec<i32> = alive
                 .iter()
@@ -163,12 +172,23 @@ impl CalmRollout<'_> {
                 .head
                 .sample(hidden, 1, random)
                 .squeeze_dim::<2>(0);
-            for (a, chunk) in alive.iter().zip(self.chunks(latent)) {
-                starts[a.start].draws[a.draw].extend(chunk);
-            }
+            self.decode(starts, &alive, latent);
             previous = Some(alive);
         }
     }
+}
+
+/// Where the draws `some` stand among `all`: both in order, and draws only ever drop out.
+fn rows_of(some: &[Alive], all: &[Alive]) -> Vec<usize> {
+    let mut row = 0;
+    some.iter()
+        .map(|a| {
+            while all[row] != *a {
+                row += 1;
+            }
+            row
+        })
+        .collect()
 }
 
 /// Draws of full `length` that agree so far with their target or with another draw.

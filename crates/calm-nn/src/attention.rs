@@ -73,8 +73,15 @@ impl SelfAttention {
         cache: &mut LayerCache,
     ) -> Tensor<3> {
         let (q, k, v) = self.project(x, rope);
-        let (k, v) = cache.append(by_heads(k, self.kv_heads), by_heads(v, self.kv_heads));
-        let context = cached_attention(q, k, v, cache.len(), fillers);
+        let first = cache.len() == 0 && fillers.iter().all(|&filler| filler == 0);
+        let heads = |x: &Tensor<3>| by_heads(x.clone(), self.kv_heads);
+        let (all_k, all_v) = cache.append(heads(&k), heads(&v));
+        let context = if first && calm_kernels::fused(&q.device()) {
+            // Nothing but these positions to see, and they lie as the causal kernel reads them.
+            causal_attention(q, k, v, self.heads, self.kv_heads)
+        } else {
+            cached_attention(q, all_k, all_v, cache.len(), fillers)
+        };
         linear(&self.o, context)
     }
 

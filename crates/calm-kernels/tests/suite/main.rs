@@ -2,6 +2,7 @@
 
 mod activation;
 mod adamw;
+mod argmax;
 mod attention;
 mod cached;
 mod cross_entropy;

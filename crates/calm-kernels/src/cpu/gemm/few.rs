@@ -2,8 +2,8 @@
 //! every number of the right factor is used a few times only. The time is that of reading it.
 
 use super::{Into, Mat, MatMut};
+use crate::cpu::lanes::{Lanes, by_level};
 use crate::cpu::shared::Shared;
-use crate::cpu::simd::{simd, sum};
 
 /// Left factors of up to this many rows come here.
 pub(super) const MOST_ROWS: usize = 5;
@@ -26,10 +26,6 @@ pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: 
     }
 }
 
-/// Numbers of the right factor that all rows are multiplied with before the next ones are read: a
-/// quarter of a small second-level cache.
-const BLOCK: usize = 1 << 14;
-
 /// The parts of `0..n`.
 fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let share = n.div_ceil(PARTS).next_multiple_of(4);
@@ -42,14 +38,9 @@ fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
     let (rows, cols) = (c.rows, c.cols);
     let part = |depth: std::ops::Range<usize>, sums: &mut [f32]| {
-        let block = (BLOCK / cols).next_multiple_of(4).max(4);
-        for first in depth.clone().step_by(block) {
-            let depth = first..depth.end.min(first + block);
-            for (i, sums) in sums.chunks_exact_mut(cols).enumerate() {
-                let x = &a.data[i * a.row_stride..][depth.clone()];
-                add_rows(x, &b.data[first * b.row_stride..], b.row_stride, sums);
-            }
-        }
+        let x = (&a.data[depth.start..], a.row_stride, depth.len());
+        let b = (&b.data[depth.start * b.row_stride..], b.row_stride);
+        by_rows_of_b(rows, x, b, (sums, cols));
     };
     let mut space = vec![0.0; PARTS * rows * cols];
     let work = space.chunks_exact_mut(rows * cols).zip(parts(a.cols));
@@ -80,24 +71,21 @@ fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Int
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     let target = Shared::new(c.data);
     let part = |cols: std::ops::Range<usize>| {
-        let block = (BLOCK / a.cols).max(1);
-        let mut sums = vec![0.0; block.min(cols.len())];
-        for first in cols.clone().step_by(block) {
-            let cols = first..cols.end.min(first + block);
-            let sums = &mut sums[..cols.len()];
-            for i in 0..rows {
-                let at = i * stride + first;
-                if into == Into::Add {
-                    // SAFETY: no other thread writes these columns.
-                    sums.copy_from_slice(unsafe { target.read(at, sums.len()) });
-                } else {
-                    sums.fill(0.0);
+        let mut sums = vec![0.0; rows * cols.len()];
+        let b = (&b.data[cols.start * b.col_stride..], b.col_stride);
+        let width = cols.len();
+        by_columns_of_b(rows, (a.data, a.row_stride, a.cols), b, (&mut sums, width));
+        for (i, sums) in sums.chunks_exact_mut(width).enumerate() {
+            let at = i * stride + cols.start;
+            if into == Into::Add {
+                // SAFETY: no other thread writes these columns.
+                let before = unsafe { target.read(at, width) };
+                for (sum, before) in sums.iter_mut().zip(before) {
+                    *sum += before;
                 }
-                let x = &a.data[i * a.row_stride..][..a.cols];
-                add_dots(x, &b.data[first * b.col_stride..], b.col_stride, sums);
-                // SAFETY: as above.
-                unsafe { target.write(at, sums) };
             }
+            // SAFETY: as above.
+            unsafe { target.write(at, sums) };
         }
     };
     if threads <= 1 {
@@ -124,48 +112,180 @@ fn prefetch(data: &[f32], at: usize) {
     let _ = (data, at);
 }
 
-/// Numbers that are asked for ahead of their use.
-const AHEAD: usize = 512;
+/// Left rows, their distance, and how many columns of them count.
+type Left<'a> = (&'a [f32], usize, usize);
+/// Numbers of the right factor, and the distance of its rows (columns).
+type Right<'a> = (&'a [f32], usize);
+/// Sums, row by row, and their columns.
+type Sums<'a> = (&'a mut [f32], usize);
 
-simd! {
-    // `sums += x b`, b row-major: four rows of b at a time.
-    fn add_rows(x: &[f32], b: &[f32], stride: usize, sums: &mut [f32]) {
-        let n = sums.len();
-        let mut k = 0;
-        while k + 4 <= x.len() {
-            let (x0, x1, x2, x3) = (x[k], x[k + 1], x[k + 2], x[k + 3]);
-            for (block, sums) in sums.chunks_mut(64).enumerate() {
-                let at = k * stride + 64 * block;
-                let row = |i: usize| &b[at + i * stride..][..sums.len()];
-                let (b0, b1, b2, b3) = (row(0), row(1), row(2), row(3));
-                for i in 0..4 {
-                    for line in 0..4 {
-                        prefetch(b, at + i * stride + 16 * line + AHEAD);
-                    }
-                }
-                for j in 0..sums.len() {
-                    sums[j] += (x0 * b0[j] + x1 * b1[j]) + (x2 * b2[j] + x3 * b3[j]);
-                }
-            }
-            k += 4;
+/// `sums += x b` for `R` rows of x and a row-major b: `D` rows of b at a time, so that a sum is
+/// loaded and stored once for `D` products.
+#[inline(always)]
+fn add_rows<V: Lanes, const R: usize, const D: usize>(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
+    let (sums, cols) = sums;
+    let whole = x.2 / D * D;
+    for k in (0..whole).step_by(D) {
+        add_some_rows::<V, R, D>(x, k, b, (sums, cols));
+    }
+    for k in whole..x.2 {
+        add_some_rows::<V, R, 1>(x, k, b, (sums, cols));
+    }
+}
+
+/// The part of [`add_rows`] from the rows `k..k + D` of b.
+#[inline(always)]
+fn add_some_rows<V: Lanes, const R: usize, const D: usize>(
+    (x, x_stride, _): Left<'_>,
+    k: usize,
+    (b, b_stride): Right<'_>,
+    (sums, cols): Sums<'_>,
+) {
+    let mut factors = [[V::zero(); D]; R];
+    for (r, factors) in factors.iter_mut().enumerate() {
+        for (d, factor) in factors.iter_mut().enumerate() {
+            *factor = V::splat(x[r * x_stride + k + d]);
         }
-        for k in k..x.len() {
-            for (sum, b) in sums.iter_mut().zip(&b[k * stride..][..n]) {
-                *sum += x[k] * b;
+    }
+    let whole = cols / V::N * V::N;
+    // Long rows the machine foresees by itself.
+    let ahead = if b_stride < 2048 { 2 * D * b_stride } else { 0 };
+    for j in (0..whole).step_by(V::N) {
+        let mut right = [V::zero(); D];
+        for (d, right) in right.iter_mut().enumerate() {
+            *right = V::load(b, (k + d) * b_stride + j);
+            if ahead > 0 {
+                prefetch(b, ahead + (k + d) * b_stride + j);
+            }
+        }
+        for (r, factors) in factors.iter().enumerate() {
+            let mut sum = V::load(sums, r * cols + j);
+            for (&factor, &right) in factors.iter().zip(&right) {
+                sum = sum.add_product(factor, right);
+            }
+            sum.store(sums, r * cols + j);
+        }
+    }
+    for j in whole..cols {
+        for r in 0..R {
+            for d in 0..D {
+                sums[r * cols + j] += x[r * x_stride + k + d] * b[(k + d) * b_stride + j];
             }
         }
     }
 }
 
-simd! {
-    // `sums += x b`, b column-major: one dot product per column.
-    fn add_dots(x: &[f32], b: &[f32], stride: usize, sums: &mut [f32]) {
-        for (j, total) in sums.iter_mut().enumerate() {
-            let column = &b[j * stride..][..x.len()];
-            for line in 0..x.len().div_ceil(16) {
-                prefetch(b, j * stride + 16 * line + AHEAD);
+/// `sums += x b` for `R` rows of x and a column-major b: dot products with `C` columns at a time.
+#[inline(always)]
+fn add_dots<V: Lanes, const R: usize, const C: usize>(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
+    let (sums, cols) = sums;
+    let whole = cols / C * C;
+    for j in (0..whole).step_by(C) {
+        add_some_dots::<V, R, C>(x, j, b, (sums, cols));
+    }
+    for j in whole..cols {
+        add_some_dots::<V, R, 1>(x, j, b, (sums, cols));
+    }
+}
+
+/// The part of [`add_dots`] for the columns `j..j + C`.
+#[inline(always)]
+fn add_some_dots<V: Lanes, const R: usize, const C: usize>(
+    (x, x_stride, depth): Left<'_>,
+    j: usize,
+    (b, b_stride): Right<'_>,
+    (sums, cols): Sums<'_>,
+) {
+    let mut totals = [[V::zero(); C]; R];
+    let whole = depth / V::N * V::N;
+    for k in (0..whole).step_by(V::N) {
+        let mut right = [V::zero(); C];
+        for (c, right) in right.iter_mut().enumerate() {
+            *right = V::load(b, (j + c) * b_stride + k);
+            prefetch(b, (j + C + c) * b_stride + k);
+        }
+        for (r, totals) in totals.iter_mut().enumerate() {
+            let x = V::load(x, r * x_stride + k);
+            for (total, &right) in totals.iter_mut().zip(&right) {
+                *total = total.add_product(x, right);
             }
-            *total += sum(x.len(), |k| x[k] * column[k]);
+        }
+    }
+    for (r, totals) in totals.iter().enumerate() {
+        for (c, total) in totals.iter().enumerate() {
+            let mut total = total.total();
+            for k in whole..depth {
+                total += x[r * x_stride + k] * b[(j + c) * b_stride + k];
+            }
+            sums[r * cols + j + c] += total;
+        }
+    }
+}
+
+/// One function for each number of rows: their sums stay in registers.
+macro_rules! by_rows {
+    ($name:ident: $kernel:ident, $($rows:literal x $others:literal as $one:ident),*) => {
+        $(by_level! {
+            fn $one(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) = $kernel[$rows, $others]
+        })*
+
+        /// `sums += x b`
+        fn $name(rows: usize, x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
+            match rows {
+                $($rows => $one(x, b, sums),)*
+                _ => unreachable!("{rows} rows are not few"),
+            }
+        }
+    };
+}
+
+by_rows!(by_rows_of_b: add_rows,
+    1 x 8 as rows_1, 2 x 8 as rows_2, 3 x 4 as rows_3, 4 x 4 as rows_4, 5 x 4 as rows_5);
+by_rows!(by_columns_of_b: add_dots,
+    1 x 4 as dots_1, 2 x 4 as dots_2, 3 x 4 as dots_3, 4 x 4 as dots_4, 5 x 4 as dots_5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<V: Lanes>() {
+        const R: usize = 3;
+        for [depth, cols] in [[1, 1], [7, 5], [8, 16], [21, 37], [33, 64]] {
+            let number = |i: usize| ((i * 37 + 11) % 64) as f32 - 32.0;
+            let x: Vec<f32> = (0..R * depth).map(number).collect();
+            let b: Vec<f32> = (0..depth * cols).map(|i| number(i + 5)).collect();
+            let (mut by_rows, mut by_dots) = (vec![1.0; R * cols], vec![1.0; R * cols]);
+            // The same numbers as rows and as columns.
+            let across: Vec<f32> = (0..depth * cols)
+                .map(|i| b[i % depth * cols + i / depth])
+                .collect();
+            let left = (&x[..], depth, depth);
+            add_rows::<V, R, 4>(left, (&b, cols), (&mut by_rows, cols));
+            add_dots::<V, R, 2>(left, (&across, depth), (&mut by_dots, cols));
+            for r in 0..R {
+                for j in 0..cols {
+                    let products = (0..depth).map(|k| x[r * depth + k] * b[k * cols + j]);
+                    // Small integers: every order of summing gives the same.
+                    let expected = 1.0 + products.sum::<f32>();
+                    assert_eq!(by_rows[r * cols + j], expected, "row {r}, column {j}");
+                    assert_eq!(by_dots[r * cols + j], expected, "row {r}, column {j}");
+                }
+            }
+        }
+    }
+
+    /// The suite only sees the widest vectors of the machine that it runs on.
+    #[test]
+    fn all_vectors_agree() {
+        check::<[f32; 8]>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                check::<std::arch::x86_64::__m256>();
+            }
+            if is_x86_feature_detected!("avx512f") {
+                check::<std::arch::x86_64::__m512>();
+            }
         }
     }
 }

@@ -128,8 +128,8 @@ pub(crate) enum Into {
 /// Products below this many multiply-adds stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 20;
 
-/// The same for each of a few rows: numbers of the right factor, half a MiB.
-const FEW_PARALLEL_FROM: usize = 1 << 17;
+/// The same for each of a few rows: numbers of the right factor, 128 KiB.
+const FEW_PARALLEL_FROM: usize = 1 << 15;
 
 /// `c = a b` or `c += a b`, on all threads of the rayon pool where it pays.
 ///

@@ -156,11 +156,14 @@ pub(super) unsafe fn pack<P: Packed, const WIDTH: usize>(
 ) {
     let words = depth.len().div_ceil(P::DEPTH);
     let panels = rows.len().div_ceil(WIDTH);
-    to.clear();
+    // What the buffer held before is overwritten, so it is not cleared.
     to.resize(panels * words * WIDTH, P::Word::default());
     for (panel, out) in to.chunks_exact_mut(words * WIDTH).enumerate() {
         let first = rows.start + panel * WIDTH;
         let count = WIDTH.min(rows.end - first);
+        if count < WIDTH {
+            out.fill(P::Word::default());
+        }
         // SAFETY: the panel lies inside the matrix.
         unsafe {
             if a.row_stride == 1 {
@@ -171,6 +174,9 @@ pub(super) unsafe fn pack<P: Packed, const WIDTH: usize>(
         }
     }
 }
+
+/// Steps of depth asked for ahead of their use.
+const AHEAD: usize = 12;
 
 /// Neighbouring rows are neighbours in memory: 16 at a time.
 ///
@@ -193,7 +199,12 @@ unsafe fn along_rows<P: Packed, const WIDTH: usize>(
             // panel.
             unsafe {
                 let at = |d: usize| {
-                    _mm512_maskz_loadu_ps(mask, base.add(first + start + d * a.col_stride))
+                    let at = first + start + d * a.col_stride;
+                    // Rows far apart are not foreseen by the machine.
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        base.wrapping_add(at + AHEAD * a.col_stride).cast(),
+                    );
+                    _mm512_maskz_loadu_ps(mask, base.add(at))
                 };
                 let one = at(d);
                 let two = if P::DEPTH == 2 && d + 1 < depth.end {

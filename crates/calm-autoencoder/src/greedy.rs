@@ -1,0 +1,79 @@
+//! Decoding to the most likely tokens, as evaluation and generation do all the time.
+
+use burn::tensor::{Int, Tensor};
+use calm_kernels::ArgmaxTable;
+use calm_nn::ChunkDecoder;
+
+use crate::ChunkAutoencoder;
+
+/// The decoder of a [`ChunkAutoencoder`] with its embedding table prepared for the search: make it
+/// once and use it as long as the weights stay.
+#[derive(Debug)]
+pub struct GreedyDecoder<'a> {
+    autoencoder: &'a ChunkAutoencoder,
+    table: ArgmaxTable,
+}
+
+impl<'a> GreedyDecoder<'a> {
+    pub(crate) fn new(autoencoder: &'a ChunkAutoencoder) -> Self {
+        let table = ArgmaxTable::new(autoencoder.encoder.embedding.weight.val());
+        Self { autoencoder, table }
+    }
+
+    /// The most likely token at each position of each chunk; the scores never stand in memory.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks, K]`
+    pub fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int> {
+        let [chunks, _] = latent.dims();
+        let best = self.table.search(self.autoencoder.decoder.hidden(latent));
+        best.reshape([chunks, self.autoencoder.chunk_size()])
+    }
+
+    /// Begins to decode, for callers that may not want every position of every chunk.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    pub fn begin(&self, latent: Tensor<2>) -> BegunChunks<'_> {
+        BegunChunks {
+            decoder: self,
+            expanded: self.autoencoder.decoder.expanded(latent),
+        }
+    }
+}
+
+/// Chunks whose positions can be decoded one by one: a position is most of the work, and no
+/// position sees another.
+#[derive(Debug)]
+pub struct BegunChunks<'a> {
+    decoder: &'a GreedyDecoder<'a>,
+    /// `[chunks, K, d]`
+    expanded: Tensor<3>,
+}
+
+impl BegunChunks<'_> {
+    /// The most likely tokens at `position` of some chunks, which are named in increasing order.
+    ///
+    /// # Shapes
+    /// - output: `[chunks.len()]`
+    ///
+    /// # Panics
+    /// Where the position or a chunk does not exist.
+    pub fn tokens(&self, position: usize, chunks: &[usize]) -> Tensor<1, Int> {
+        let x: Tensor<2> = self
+            .expanded
+            .clone()
+            .narrow(1, position, 1)
+            .squeeze_dim::<2>(1);
+        let x = if chunks.len() == x.dims()[0] {
+            x
+        } else {
+            let rows: Vec<i32> = chunks.iter().map(|&chunk| chunk as i32).collect();
+            let rows = Tensor::from_ints(rows.as_slice(), &x.device());
+            x.select(0, rows)
+        };
+        let hidden = self.decoder.autoencoder.decoder.per_token(x);
+        self.decoder.table.search(hidden)
+    }
+}

@@ -1,0 +1,116 @@
+//! The best-scoring entry of a table, without making the scores.
+
+mod flex;
+#[cfg(target_arch = "x86_64")]
+mod screen;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use std::sync::Arc;
+
+use burn::backend::{
+    Backend, Dispatch, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{Int, Tensor};
+
+use crate::fused;
+use flex::Prepared;
+
+/// Backends with a search of their own; never differentiated.
+#[backend_extension(Flex)]
+pub trait ArgmaxOps: Backend {
+    /// For each row of x `[rows, d]` the row of table `[V, d]` with the largest product.
+    fn calm_argmax(
+        x: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        prepared: Arc<Prepared>,
+    ) -> IntTensor<Self>;
+}
+
+/// A table of vectors, ready to be searched for the one with the largest product: greedy decoding
+/// through an output layer.
+///
+/// On the CPU, where the machine has AVX-512 VNNI, products of 8-bit roundings come first, with a
+/// bound on how far each can be off. Only what may be the largest by that bound (a few entries
+/// of thousands) is multiplied exactly. The answer is exact: that of the unrounded numbers.
+#[derive(Clone, Debug)]
+pub struct ArgmaxTable {
+    table: Tensor<2>,
+    prepared: Option<Arc<Prepared>>,
+}
+
+impl ArgmaxTable {
+    /// The first search prepares `table`, which takes as long as a few dozen rows.
+    ///
+    /// # Shapes
+    /// - table: `[V, d]`
+    ///
+    /// # Panics
+    /// Where V is 0.
+    pub fn new(table: Tensor<2>) -> Self {
+        assert!(table.dims()[0] > 0, "a table without entries");
+        let table = if table.is_autodiff() {
+            table.inner()
+        } else {
+            table
+        };
+        let prepared = fused(&table.device()).then(Arc::default);
+        Self { table, prepared }
+    }
+
+    /// Entries, V.
+    pub fn len(&self) -> usize {
+        self.table.dims()[0]
+    }
+
+    /// Never.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The index of the entry with the largest product with each row; of equals the first. What a
+    /// row with a number that is not finite gives means nothing.
+    ///
+    /// # Shapes
+    /// - x: `[rows, d]`
+    /// - output: `[rows]`
+    ///
+    /// # Panics
+    /// Where the widths differ.
+    pub fn search(&self, x: Tensor<2>) -> Tensor<1, Int> {
+        assert_eq!(
+            x.dims()[1],
+            self.table.dims()[1],
+            "rows of the table's width"
+        );
+        let x = if x.is_autodiff() { x.inner() } else { x };
+        let Some(prepared) = &self.prepared else {
+            return argmax_reference(x, self.table.clone());
+        };
+        let best = <Dispatch as ArgmaxOps>::calm_argmax(
+            x.into_dispatch(),
+            self.table.clone().into_dispatch(),
+            prepared.clone(),
+        );
+        Tensor::from_dispatch(best)
+    }
+}
+
+/// Scores that [`argmax_reference`] makes at once: 64 MiB of f32.
+const SCORES_AT_ONCE: usize = 1 << 24;
+
+/// [`ArgmaxTable::search`] in plain tensor operations, in slices so that the scores of many rows
+/// never stand in memory at once.
+pub fn argmax_reference(x: Tensor<2>, table: Tensor<2>) -> Tensor<1, Int> {
+    let ([rows, _], [vocab, _]) = (x.dims(), table.dims());
+    let block = (SCORES_AT_ONCE / vocab).max(1);
+    let best = |x: Tensor<2>| {
+        let scores = x.matmul(table.clone().transpose());
+        scores.argmax(1).squeeze_dim::<1>(1)
+    };
+    if rows <= block {
+        return best(x);
+    }
+    Tensor::cat(x.split(block, 0).into_iter().map(best).collect(), 0)
+}
