@@ -61,7 +61,7 @@ pub fn all() -> Vec<Job> {
             "calm-train",
             4096,
             Some(calm.language_model_train_flops(calm.steps() / 2)),
-            |d| language_model(d, 4, 1024),
+            |d| language_model(&calm_config(1024), d, 4),
         ),
         job("ar-train-4x1024", 4096, token(1024), |d| {
             token_model(d, 4, 1024)
@@ -99,7 +99,7 @@ fn transformer() -> TransformerConfig {
     }
 }
 
-fn calm_config(window: usize) -> ModelConfig {
+pub(crate) fn calm_config(window: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: VOCAB,
         chunk_size: 4,
@@ -179,15 +179,20 @@ fn autoencoder(device: &Device, chunks: usize) -> Box<dyn FnMut() + Send> {
     })
 }
 
-fn language_model(device: &Device, windows: usize, window: usize) -> Box<dyn FnMut() + Send> {
-    let config = calm_config(window);
-    let ids = tokens(windows * window, VOCAB);
-    let batch = chunk_tensor(&ids, windows, 4, &device.clone().autodiff());
-    let whole = lively(&config, device);
+/// A step of the language model over `windows` texts.
+pub(crate) fn language_model(
+    config: &ModelConfig,
+    device: &Device,
+    windows: usize,
+) -> Box<dyn FnMut() + Send> {
+    let ids = tokens(windows * config.window, VOCAB);
+    let device = device.clone();
+    let batch = chunk_tensor(&ids, windows, config.chunk_size, &device.clone().autodiff());
+    let whole = lively(config, &device);
     let autoencoder = whole.autoencoder;
     training(
         whole.language_model,
-        device,
+        &device,
         move |model: &calm_lm::LanguageModel, step| {
             model
                 .loss(&autoencoder, batch.clone(), &mut HostDraws::new(step))

@@ -5,6 +5,7 @@
 //! assert_eq!(nano.window % nano.chunk_size, 0);
 //! ```
 
+pub mod growth;
 pub mod jobs;
 pub mod timing;
 

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
-use calm_kernels::{MatmulPrecision, linear, set_matmul_precision};
+use burn::tensor::Device;
+use calm_kernels::with_matmul_precision;
+use calm_train::{Precision, matmul_peak};
 use serde::{Deserialize, Serialize};
 
 use crate::jobs::Job;
@@ -32,10 +33,10 @@ pub struct Timing {
 }
 
 /// Runs `job` for about `seconds`, after two runs that don't count.
-pub fn time(job: &Job, device: &Device, precision: MatmulPrecision, seconds: f64) -> Timing {
-    set_matmul_precision(precision);
+pub fn time(job: &Job, device: &Device, precision: Precision, seconds: f64) -> Timing {
     let start_rss_bytes = calm_train::peak_rss_bytes();
-    let mut run = job.make(device);
+    let mut make = job.make(device);
+    let mut run = || with_matmul_precision(precision.of_products(), &mut make);
     run();
     run();
     let mut times = Vec::new();
@@ -54,7 +55,7 @@ pub fn time(job: &Job, device: &Device, precision: MatmulPrecision, seconds: f64
         tokens_per_s,
         seconds,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        dtype: name(precision).to_owned(),
+        dtype: precision.name().to_owned(),
         peak_rss_bytes,
         start_rss_bytes,
         matmul_peak,
@@ -65,14 +66,6 @@ pub fn time(job: &Job, device: &Device, precision: MatmulPrecision, seconds: f64
     }
 }
 
-/// As on the command line.
-pub fn name(precision: MatmulPrecision) -> &'static str {
-    match precision {
-        MatmulPrecision::F32 => "f32",
-        MatmulPrecision::Bf16 => "bf16",
-    }
-}
-
 /// The middle value.
 ///
 /// # Panics
@@ -80,24 +73,4 @@ pub fn name(precision: MatmulPrecision) -> &'static str {
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// FLOP/s of the best square product: Burn's and, at the precision in force, ours.
-fn matmul_peak(device: &Device, precision: MatmulPrecision) -> Option<f64> {
-    const SIZE: usize = 1536;
-    let burn = match precision {
-        MatmulPrecision::F32 => calm_train::matmul_peak(device),
-        MatmulPrecision::Bf16 => None,
-    };
-    let a = Tensor::<2>::ones([SIZE, SIZE], device);
-    let mut best = burn.unwrap_or(0.0);
-    for _ in 0..12 {
-        let begun = Instant::now();
-        let product = linear(a.clone(), a.clone(), None);
-        device.sync().ok()?;
-        let seconds = begun.elapsed().as_secs_f64();
-        drop(product);
-        best = best.max(2.0 * (SIZE as f64).powi(3) / seconds);
-    }
-    Some(best)
 }

@@ -10,10 +10,11 @@ use crate::{device, process, target_dir};
 const DEVICE_VARIABLE: &str = "CALM_BENCH_DEVICE";
 
 /// What the standard jobs can be asked for; they are a program of their own.
-const JOBS: [&str; 2] = ["steps", "peer"];
+const JOBS: [&str; 3] = ["steps", "peer", "growth"];
 
 /// `bench [NAME] [--device D] [ARGS...]`: the standard jobs (`steps`), the same beside PyTorch
-/// (`peer`), one bench, or all benches where no name is given; `ARGS` go to the program.
+/// (`peer`), how a step's time grows with its sizes (`growth`), one bench, or all benches where no
+/// name is given; `ARGS` go to the program.
 pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     let (device, args) = device::split(args)?;
     let device = device.unwrap_or_else(|| "flex".to_owned());

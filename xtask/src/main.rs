@@ -37,8 +37,9 @@ The calm program, built with the feature that --device needs (default flex):
   `cargo xtask COMMAND --help` shows the options of each.
 
 The repository:
-  bench         the standard jobs (steps), the same beside PyTorch (peer), or the benches of
-                benches/benches: bench [NAME] [--device D] [ARGS...]
+  bench         the standard jobs (steps), the same beside PyTorch (peer), how a step's time
+                grows with its sizes (growth), or the benches of benches/benches:
+                bench [NAME] [--device D] [ARGS...]
   tidy          check the repository's rules; one line for each violation
   ci            run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
   help          print this text

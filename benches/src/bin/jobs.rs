@@ -6,13 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use calm_benches::timing::{Timing, median, name, time};
-use calm_benches::{device, jobs};
-use calm_kernels::MatmulPrecision;
+use calm_benches::timing::{Timing, median, time};
+use calm_benches::{device, growth, jobs};
+use calm_train::Precision;
 use serde::Serialize;
 
 const USAGE: &str = "usage: steps|peer [JOB...] [--dtype f32|bf16] [--seconds S] [--json FILE]
-       peer also takes [--rounds N] [--python PROGRAM]";
+       peer also takes [--rounds N] [--python PROGRAM]
+       growth [--rounds N] [--seconds S] [--json FILE] [--svg DIRECTORY]";
 
 fn main() -> ExitCode {
     let result = Options::read(std::env::args().skip(1)).and_then(|options| {
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
             "one" => rayon::scope(|_| one(&options)),
             "steps" => steps(&options),
             "peer" => peer(&options),
+            "growth" => rayon::scope(|_| grow(&options)),
             other => Err(format!("no command '{other}'\n{USAGE}")),
         }
     });
@@ -36,10 +38,11 @@ fn main() -> ExitCode {
 struct Options {
     command: String,
     jobs: Vec<String>,
-    precisions: Vec<MatmulPrecision>,
+    precisions: Vec<Precision>,
     seconds: f64,
     rounds: usize,
     json: Option<PathBuf>,
+    svg: Option<PathBuf>,
     python: String,
 }
 
@@ -52,6 +55,7 @@ impl Options {
             seconds: 5.0,
             rounds: 3,
             json: None,
+            svg: None,
             python: "python3".to_owned(),
         };
         let known: Vec<&str> = jobs::all().iter().map(|job| job.name).collect();
@@ -61,10 +65,11 @@ impl Options {
                 "--seconds" => options.seconds = number(&arg, &value()?)?,
                 "--rounds" => options.rounds = number(&arg, &value()?)?,
                 "--json" => options.json = Some(value()?.into()),
+                "--svg" => options.svg = Some(value()?.into()),
                 "--python" => options.python = value()?,
                 "--dtype" => options.precisions.push(match value()?.as_str() {
-                    "f32" => MatmulPrecision::F32,
-                    "bf16" => MatmulPrecision::Bf16,
+                    "f32" => Precision::F32,
+                    "bf16" => Precision::Bf16,
                     other => return Err(format!("--dtype '{other}' is neither f32 nor bf16")),
                 }),
                 job if known.contains(&job) => options.jobs.push(arg),
@@ -78,7 +83,7 @@ impl Options {
             options.jobs = known.into_iter().map(str::to_owned).collect();
         }
         if options.precisions.is_empty() {
-            options.precisions = vec![MatmulPrecision::F32, MatmulPrecision::Bf16];
+            options.precisions = vec![Precision::F32, Precision::Bf16];
         }
         if options.rounds == 0 {
             return Err("--rounds is at least 1".to_owned());
@@ -87,7 +92,7 @@ impl Options {
     }
 
     /// All jobs at all precisions.
-    fn work(&self) -> impl Iterator<Item = (&str, MatmulPrecision)> {
+    fn work(&self) -> impl Iterator<Item = (&str, Precision)> {
         let all = |job| {
             self.precisions
                 .iter()
@@ -118,7 +123,7 @@ fn one(options: &Options) -> Result<(), String> {
 fn in_a_process(
     options: &Options,
     job: &str,
-    precision: MatmulPrecision,
+    precision: Precision,
     python: Option<&str>,
 ) -> Result<Timing, String> {
     let ours = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -135,7 +140,7 @@ fn in_a_process(
             command
         }
     };
-    command.args(["--dtype", name(precision)]);
+    command.args(["--dtype", precision.name()]);
     command.args(["--seconds", &options.seconds.to_string()]);
     let hint = "; the peer needs `pip install -r benches/peer/requirements.txt`, and --python \
                 PROGRAM where that is not python3";
@@ -213,7 +218,7 @@ fn peer(options: &Options) -> Result<(), String> {
         println!(
             "{:<16} {:<5} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB",
             job,
-            name(precision),
+            precision.name(),
             pair.ours.tokens_per_s,
             pair.peer.tokens_per_s,
             pair.ratio,
@@ -223,6 +228,33 @@ fn peer(options: &Options) -> Result<(), String> {
             above_start(&pair.peer),
         );
         all.push(pair);
+    }
+    save(options, &all)
+}
+
+/// How the time of a CALM training step grows.
+fn grow(options: &Options) -> Result<(), String> {
+    let rounds = options.rounds;
+    let told = |round| eprintln!("round {} of {rounds} done", round + 1);
+    let all = growth::measure(&device(), rounds, options.seconds, told);
+    println!("axis     value  µs/token  of the first  FLOPs of the first");
+    for (axis, label) in growth::AXES {
+        let some: Vec<_> = all.iter().filter(|growth| growth.axis == axis).collect();
+        for growth in &some {
+            println!(
+                "{:<7} {:>6}  {:>8.1}  {:>12.2}  {:>18.2}",
+                growth.axis,
+                growth.value,
+                growth.us_per_token,
+                growth.us_per_token / some[0].us_per_token,
+                growth.flops_per_token / some[0].flops_per_token,
+            );
+        }
+        if let Some(directory) = &options.svg {
+            let path = directory.join(format!("growth-{axis}.svg"));
+            let text = growth::chart(axis, label, &all).to_svg();
+            calm_report::write_atomic(&path, text.as_bytes()).map_err(|e| e.to_string())?;
+        }
     }
     save(options, &all)
 }

@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
-pub const GRIDS: [(&str, &str); 3] = [
+pub const GRIDS: [(&str, &str); 4] = [
     ("debug", include_str!("../../../presets/compare/debug.toml")),
     ("nano", include_str!("../../../presets/compare/nano.toml")),
+    (
+        "nano-long",
+        include_str!("../../../presets/compare/nano-long.toml"),
+    ),
     (
         "scaling",
         include_str!("../../../presets/compare/scaling.toml"),

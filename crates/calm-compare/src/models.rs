@@ -169,16 +169,26 @@ pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
 pub(crate) fn sentence(verdict: &Verdict) -> String {
     let say = |finding: &Finding, cost: &str| match finding {
         Finding::EqualQuality { saving, interval } => {
-            let share = |x: f64| format!("{:.0} %", 100.0 * x.abs());
+            // Above twice the cost a factor reads better than a percentage.
+            if *saving < -1.0 {
+                let factor = |saving: f64| format::significant(1.0 - saving, 2);
+                return format!(
+                    "{} times the {cost} of the token models at equal quality (95 % interval {} \
+                     to {})",
+                    factor(*saving),
+                    factor(interval[1]),
+                    factor(interval[0]),
+                );
+            }
             let (word, low, high) = if *saving >= 0.0 {
                 ("less", interval[0], interval[1])
             } else {
                 ("more", -interval[1], -interval[0])
             };
             format!(
-                "{} {word} {cost} than the token models at equal quality (95 % interval {:.0} to \
-                 {:.0} %)",
-                share(*saving),
+                "{:.0} % {word} {cost} than the token models at equal quality (95 % interval \
+                 {:.0} to {:.0} %)",
+                100.0 * saving.abs(),
                 100.0 * low,
                 100.0 * high
             )
@@ -210,4 +220,39 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
         say(&verdict.inference_flops, "inference FLOPs"),
         say(&verdict.seconds_per_token, "time per token at batch 1"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_says_percent_or_times() {
+        let of = |saving: f64, interval| {
+            let equal = Finding::EqualQuality { saving, interval };
+            sentence(&Verdict {
+                model: "calm".to_owned(),
+                training_flops: equal,
+                training_seconds: Finding::Apart,
+                inference_flops: Finding::Dominated,
+                seconds_per_token: Finding::Dominated,
+            })
+        };
+        let less = of(0.44, [0.4, 0.5]);
+        assert!(
+            less.starts_with("calm: 44 % less training FLOPs than the token models at equal quality (95 % interval 40 to 50 %)"),
+            "{less}"
+        );
+        let more = of(-0.5, [-0.75, 0.25]);
+        assert!(
+            more.contains("50 % more training FLOPs") && more.contains("interval -25 to 75 %"),
+            "{more}"
+        );
+        let times = of(-35.0, [-63.0, -27.0]);
+        assert!(
+            times.contains("36 times the training FLOPs of the token models")
+                && times.contains("interval 28 to 64)"),
+            "{times}"
+        );
+    }
 }

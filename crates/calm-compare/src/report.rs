@@ -155,7 +155,7 @@ fn page(
             escape(title)
         ));
     };
-    let scroll = |table: &Table| format!("<div class=\"scroll\">{}</div>\n", table.to_html());
+    let scroll = |table: &Table| format!("<div class=\"scroll wide\">{}</div>\n", table.to_html());
     let caption = |text: &str| format!("<p class=\"caption\">{}</p>\n", escape(text));
 
     section(

@@ -2,7 +2,7 @@
 //! beside it a plain tensor version that every other backend runs and every test compares with.
 //!
 //! ```
-//! use burn::tensor::{Device, Tensor};
+//! use burn::tensor::Device;
 //!
 //! let x = Tensor::<2>::from_floats([[3.0, 4.0]], &Device::flex());
 //! let y = calm_kernels::rms_norm(x, Tensor::ones([2], &Device::flex()), 0.0);
@@ -29,7 +29,7 @@ pub use argmax::ArgmaxTable;
 pub use attention::{cached_attention, causal_attention};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::gaussian_energy;
-pub use linear::{MatmulPrecision, linear, matmul_precision, set_matmul_precision};
+pub use linear::{MatmulPrecision, linear, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;

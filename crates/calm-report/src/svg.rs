@@ -35,6 +35,7 @@ pub struct LineChart {
     y_scale: Scale,
     y_unit: Unit,
     y_limits: (f64, f64),
+    from_zero: bool,
     height: f64,
     series: Vec<Series>,
     references: Vec<(f64, String)>,
@@ -72,6 +73,7 @@ impl LineChart {
             y_scale: Scale::Linear,
             y_unit: Unit::Number,
             y_limits: UNLIMITED,
+            from_zero: false,
             height: 320.0,
             series: Vec::new(),
             references: Vec::new(),
@@ -103,6 +105,15 @@ impl LineChart {
             ..self
         }
     }
+
+    /// Begins the y axis at 0, for quantities whose ratio is the message.
+    pub fn from_zero(self) -> Self {
+        Self {
+            from_zero: true,
+            ..self
+        }
+    }
+
     /// Sets the height in pixels at the natural width of 720 (default 320).
     pub fn height(self, height: f64) -> Self {
         Self { height, ..self }
@@ -182,12 +193,14 @@ impl LineChart {
         // Without a single point there is nothing to hold against a reference.
         Axis::span(self.y_scale, points().map(|p| p.1))?;
         let references = self.references.iter().map(|r| r.0);
+        let zero = self.from_zero.then_some(0.0);
         let y = Axis::span(
             self.y_scale,
             self.series
                 .iter()
                 .flat_map(|s| s.extent(self.y_limits))
-                .chain(references),
+                .chain(references)
+                .chain(zero),
         )?;
         Some(Plot {
             x,

@@ -157,6 +157,15 @@ fn a_reference_line_is_always_in_view() {
 }
 
 #[test]
+fn an_axis_can_begin_at_zero() {
+    let line = Series::new("a", vec![(0.0, 90.0), (100.0, 100.0)]);
+    let chart = chart().series(line).from_zero().within(0.0, f64::INFINITY);
+    let svg = chart.to_inline_svg();
+    // 90 of 0..120 stands at three quarters of the frame's 54..260.
+    assert_eq!(path(&svg, "line s1"), "M64,105.5L704,88.3");
+}
+
+#[test]
 fn dots_tell_their_values() {
     let points = vec![(1_500_000.0, 0.0131), (3_000_000.0, 0.02)];
     let errors = vec![0.0004, 0.0004];

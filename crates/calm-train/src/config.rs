@@ -3,6 +3,7 @@
 use calm_baseline::TokenModelConfig;
 use calm_data::{BadLinePolicy, Split};
 use calm_eval::EvalConfig;
+use calm_kernels::MatmulPrecision;
 use calm_likelihood_free::{BatchSampler, MAX_N};
 use calm_lm::ModelConfig;
 use calm_nn::{ConfigError, TransformerConfig};
@@ -18,6 +19,8 @@ pub struct Experiment {
     pub preset: String,
     /// Seed of weights, order of the text, and all draws.
     pub seed: u64,
+    /// How matrix products round in training; scores and texts are made in f32.
+    pub precision: Precision,
     /// The text.
     pub data: DataConfig,
     /// The model.
@@ -38,6 +41,37 @@ pub struct Experiment {
     pub samples: SamplesConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+}
+
+/// How the matrix products of a training step round. Weights, gradients, the optimizer and
+/// everything between the products stay in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// Factors rounded to bf16, sums in f32; for CPUs with AVX-512 bf16, on others the same as
+    /// f32.
+    Bf16,
+}
+
+impl Precision {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// What the kernels call it.
+    pub fn of_products(self) -> MatmulPrecision {
+        match self {
+            Self::F32 => MatmulPrecision::F32,
+            Self::Bf16 => MatmulPrecision::Bf16,
+        }
+    }
 }
 
 /// The token baseline: text, vocabulary, window and optimizer are the CALM's.
@@ -108,8 +142,8 @@ pub struct StageConfig {
     pub steps: u64,
     /// Windows per forward pass.
     pub batch_windows: usize,
-    /// Forward passes per optimizer step; their gradients are averaged. On the CPU as many of them
-    /// run side by side as there are cores, each with its own activations in memory.
+    /// Forward passes per optimizer step, one after the other; their gradients are averaged. More
+    /// passes of fewer windows take less memory and more time.
     pub accumulate: usize,
     /// Steps over which the learning rate rises linearly from 0.
     pub warmup_steps: u64,

@@ -23,6 +23,14 @@ pub enum Error {
     /// Values that don't fit together.
     #[error("configuration: {0}")]
     Config(#[from] calm_nn::ConfigError),
+    /// A precision that the device does not know.
+    #[error("precision = \"{precision}\" is for --device flex so far, not for {device}")]
+    PrecisionNeedsFlex {
+        /// What the configuration asks for.
+        precision: &'static str,
+        /// The device's string.
+        device: String,
+    },
     /// No preset of that name.
     #[error(
         "unknown preset '{given}'{}; known: {known}; or give a path to a .toml file",

@@ -34,8 +34,8 @@ mod step_loop;
 mod tasks;
 
 pub use config::{
-    BaselineConfig, CheckpointConfig, DataConfig, Experiment, OptimConfig, SamplesConfig,
-    StageConfig,
+    BaselineConfig, CheckpointConfig, DataConfig, Experiment, OptimConfig, Precision,
+    SamplesConfig, StageConfig,
 };
 pub use error::{Error, Result};
 pub use event::{Event, Observer};

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
+use calm_kernels::{linear, with_matmul_precision};
+
+use crate::Precision;
 
 /// Largest resident memory of this process so far in bytes, where the system tells (Linux).
 pub fn peak_rss_bytes() -> Option<u64> {
@@ -12,18 +15,24 @@ pub fn peak_rss_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Matrix products per second that the device reaches, in FLOP/s: the best of a few square f32
-/// products of size 1024. The denominator of MFU, measured in the same run.
+/// Matrix products per second that the device reaches, in FLOP/s: the best of a few square
+/// products, by our kernel at `precision` and, in f32, by Burn's. The denominator of MFU, measured
+/// in the same run.
 ///
 /// `None` where the device can't be synchronised.
-pub fn matmul_peak(device: &Device) -> Option<f64> {
-    const SIZE: usize = 1024;
+pub fn matmul_peak(device: &Device, precision: Precision) -> Option<f64> {
+    const SIZE: usize = 1536;
     let a = Tensor::<2>::ones([SIZE, SIZE], device);
     let mut best = 0.0f64;
-    for _ in 0..6 {
+    for i in 0..12 {
         device.sync().ok()?;
         let begun = Instant::now();
-        let product = a.clone().matmul(a.clone());
+        let product = if i % 2 == 0 && precision == Precision::F32 {
+            a.clone().matmul(a.clone())
+        } else {
+            let product = || linear(a.clone(), a.clone(), None);
+            with_matmul_precision(precision.of_products(), product)
+        };
         device.sync().ok()?;
         let seconds = begun.elapsed().as_secs_f64();
         drop(product);

@@ -10,7 +10,7 @@ use calm_lm::CalmModel;
 use calm_nn::mix;
 use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
 
-use crate::config::Experiment;
+use crate::config::{Experiment, Precision};
 use crate::event::{Event, Observer};
 use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
@@ -75,6 +75,7 @@ pub fn train(
             run: options.out.clone(),
         });
     }
+    check_device(&experiment, options)?;
     // Before the directory is made, so that bad input leaves nothing behind.
     if RunDir::open(&options.out).is_ok() {
         return Err(calm_report::Error::RunExists {
@@ -92,6 +93,7 @@ pub fn train(
     let directory = RunDir::create(&options.out)?;
     tokenizer.save(&directory.tokenizer())?;
     info.seed = experiment.seed;
+    info.precision = experiment.precision.name().to_owned();
     info.save(&directory.run())?;
     // Last, because a directory with a configuration is a run that can be resumed.
     write_atomic(
@@ -109,6 +111,16 @@ pub fn train(
     go_on(&prepared, options, observe)
 }
 
+fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
+    if experiment.precision != Precision::F32 && !calm_kernels::fused(options.device) {
+        return Err(Error::PrecisionNeedsFlex {
+            precision: experiment.precision.name(),
+            device: options.device_name.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// Goes on with the run in `options.out`, from its newest checkpoint, with its own resolved
 /// configuration.
 ///
@@ -118,6 +130,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let started = Instant::now();
     let directory = RunDir::open(&options.out)?;
     let experiment = preset::load(&directory.config())?;
+    check_device(&experiment, options)?;
     let mut info = RunInfo::load(&directory.run())?;
     if info.device != options.device_name {
         // A run may move to another device; its records then name the one it ends on.
@@ -188,7 +201,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         store,
         unigram: &counts,
         device,
-        peak_flops: machine::matmul_peak(device),
+        peak_flops: machine::matmul_peak(device, prepared.experiment.precision),
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,

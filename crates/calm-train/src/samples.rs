@@ -21,14 +21,14 @@ pub(crate) fn write_samples(
 ) -> Result<bool> {
     let experiment = run.experiment;
     let settings = &experiment.samples;
-    let mut write = |temperature: f64, prompt: &[u32]| {
+    let mut write = |temperature: f64, prompt: &[u32], seed: u64| {
         let sampler =
             BatchSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
         let options = GenerateOptions {
             sampler,
             max_tokens: settings.tokens,
             end_of_text: run.tokenizer.end_of_text(),
-            seed: experiment.seed,
+            seed,
         };
         let prompts = [prompt.to_vec()];
         let generator = Generator::new(model, &experiment.model, &prompts, options, run.device)?;
@@ -46,7 +46,7 @@ pub(crate) fn write_baseline_samples(
     observe: Observer<'_>,
 ) -> Result<bool> {
     let experiment = run.experiment;
-    let mut write = |temperature: f64, prompt: &[u32]| {
+    let mut write = |temperature: f64, prompt: &[u32], seed: u64| {
         let sampler = TokenSampler::new(temperature, None, None)
             .expect("the configuration allows no temperature below 0");
         let limits = Limits {
@@ -54,7 +54,7 @@ pub(crate) fn write_baseline_samples(
             max_tokens: experiment.samples.tokens,
             end_of_text: run.tokenizer.end_of_text(),
         };
-        let (prompts, seed) = ([prompt.to_vec()], experiment.seed);
+        let prompts = [prompt.to_vec()];
         let generator = TokenGenerator::new(model, sampler, limits, &prompts, seed, run.device)
             .map_err(calm_lm::Error::from)?;
         let how = Some("token baseline".to_owned());
@@ -66,12 +66,15 @@ pub(crate) fn write_baseline_samples(
 /// Temperature, new tokens, and how they were drawn.
 type Written = (f64, Vec<u32>, Option<String>);
 
-/// One text for every prompt and temperature, each in a file of its own whose name begins with
-/// `prefix`; false where the run was interrupted.
+/// Writes one text, of a temperature, a prompt and a seed.
+type Write<'a> = dyn FnMut(f64, &[u32], u64) -> Result<Written> + 'a;
+
+/// One text for every prompt and temperature, each with a seed of its own and in a file of its own
+/// whose name begins with `prefix`; false where the run was interrupted.
 fn write_each(
     prefix: &str,
     run: &Run<'_>,
-    write: &mut dyn FnMut(f64, &[u32]) -> Result<Written>,
+    write: &mut Write<'_>,
     observe: Observer<'_>,
 ) -> Result<bool> {
     let settings = &run.experiment.samples;
@@ -81,15 +84,18 @@ fn write_each(
                 return Ok(false);
             }
             let begun = Instant::now();
+            // With the same draws, texts of a weak model are alike whatever the prompt.
+            let nth = (t * settings.prompts.len() + p) as u64;
+            let seed = run.experiment.seed.wrapping_add(nth);
             let (temperature, generated, sampler) =
-                write(temperature, &run.tokenizer.encode(prompt)?)?;
+                write(temperature, &run.tokenizer.encode(prompt)?, seed)?;
             let sample = SampleText {
                 temperature,
                 sampler,
                 prompt: prompt.clone(),
                 text: run.tokenizer.decode(&generated)?,
                 tokens: generated.len() as u64,
-                seed: run.experiment.seed,
+                seed,
                 seconds: Some(begun.elapsed().as_secs_f64()),
             };
             let name = format!("{prefix}{t}-{p}.json");

@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use calm_data::{TokenStore, Tokenizer, Windows};
+use calm_kernels::with_matmul_precision;
 use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
 use calm_report::{EvalPoint, JsonlWriter, MetricRow, RunDir, Stage};
@@ -26,8 +27,8 @@ pub(crate) struct StepLoss {
 }
 
 /// What a stage trains and how it is judged.
-pub(crate) trait StageTask: Sync {
-    type Model: Module + Sync;
+pub(crate) trait StageTask {
+    type Model: Module;
 
     fn stage(&self) -> Stage;
 
@@ -114,16 +115,10 @@ pub(crate) fn run_stage<T: StageTask>(
     let mut model = model.train();
     let experiment = run.experiment;
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
+    let precision = experiment.precision.of_products();
     let stage = task.stage();
     let autodiff = run.device.clone().autodiff();
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
-
-    // On the CPU most operations of a pass run on one core; passes of a step share the cores.
-    let workers = if *run.device == Device::flex() {
-        std::thread::available_parallelism().map_or(1, usize::from)
-    } else {
-        1
-    };
 
     let mut optimizer = adamw(&experiment.optim, &model);
     if let Some(checkpoint) = &resumed {
@@ -152,26 +147,21 @@ pub(crate) fn run_stage<T: StageTask>(
         let step = state.step + 1;
         let begun = Instant::now();
 
-        let batches: Vec<Vec<u32>> = (0..config.accumulate)
-            .map(|_| text.next_batch(config.batch_windows))
-            .collect();
-        let pass = |part: usize| {
-            // Leaves of its own, so that passes can run side by side.
-            let model = model.clone().fork(&autodiff);
-            let tokens = chunk_tensor(&batches[part], config.batch_windows, k, &autodiff);
-            let mut draws = HostDraws::new(mix(stage_seed, (step << 16) | part as u64));
-            let loss = task.loss(&model, tokens, &mut draws);
-            // The accumulator sums; the step is to follow the mean.
-            let gradients = (loss.total.clone() / config.accumulate as f64).backward();
-            (loss, GradientsParams::from_grads(gradients, &model))
-        };
         let mut accumulator = GradientsAccumulator::new();
         let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
-        // In order, whoever finishes first: the sum must not depend on timing.
-        side_by_side(config.accumulate, workers, &pass, |(loss, gradients)| {
+        for part in 0..config.accumulate {
+            let batch = text.next_batch(config.batch_windows);
+            let tokens = chunk_tensor(&batch, config.batch_windows, k, &autodiff);
+            let mut draws = HostDraws::new(mix(stage_seed, (step << 16) | part as u64));
+            let gradients = with_matmul_precision(precision, || {
+                let loss = task.loss(&model, tokens, &mut draws);
+                // The accumulator sums; the step is to follow the mean.
+                let gradients = (loss.total.clone() / config.accumulate as f64).backward();
+                losses.push(loss);
+                GradientsParams::from_grads(gradients, &model)
+            });
             accumulator.accumulate(&model, gradients);
-            losses.push(loss);
-        });
+        }
         let mut gradients = accumulator.grads();
         let grad_norm = clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
         let loss = mean(losses.iter().map(|loss| &loss.total));
@@ -281,34 +271,6 @@ pub(crate) fn run_stage<T: StageTask>(
         }
     }
     Ok(Some((model.valid(), state)))
-}
-
-/// Hands `work(0)`, .., `work(count - 1)` to `take` in this order, up to `workers` of them made at
-/// a time; no more than that many results exist at once.
-fn side_by_side<R: Send>(
-    count: usize,
-    workers: usize,
-    work: &(impl Fn(usize) -> R + Sync),
-    mut take: impl FnMut(R),
-) {
-    for first in (0..count).step_by(workers) {
-        let last = count.min(first + workers);
-        if last - first == 1 {
-            take(work(first));
-            continue;
-        }
-        std::thread::scope(|scope| {
-            let running: Vec<_> = (first..last)
-                .map(|part| scope.spawn(move || work(part)))
-                .collect();
-            for thread in running {
-                match thread.join() {
-                    Ok(result) => take(result),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
-    }
 }
 
 fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {

@@ -4,7 +4,7 @@ use burn::backend::{Flex, tensor::FloatTensor};
 
 use super::{AttentionOps, cpu};
 use crate::cpu::tensor::{Floats, filled, tensor};
-use crate::matmul_precision;
+use crate::linear::matmul_precision;
 
 fn sizes(q: &Floats, heads: usize, kv_heads: usize) -> cpu::Sizes {
     cpu::Sizes {

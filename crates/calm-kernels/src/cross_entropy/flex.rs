@@ -10,7 +10,7 @@ use super::CrossEntropyOps;
 use crate::cpu::gemm::{Into, Mat, MatMut, gemm};
 use crate::cpu::simd::{exp, simd, sum};
 use crate::cpu::tensor::{Floats, ids, tensor};
-use crate::matmul_precision;
+use crate::linear::matmul_precision;
 
 /// Scores that are made at once: 16 MiB.
 const SCORES: usize = 1 << 22;

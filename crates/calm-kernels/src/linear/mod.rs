@@ -3,7 +3,7 @@
 mod autodiff;
 mod flex;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
@@ -34,21 +34,37 @@ pub trait LinearOps: Backend {
     fn calm_linear_grad_b(grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-static BF16: AtomicBool = AtomicBool::new(false);
-
-/// Sets the precision of all later products of [`linear`] in this process, forward and backward;
-/// everything else stays in f32. Only flex knows it so far.
-pub fn set_matmul_precision(precision: MatmulPrecision) {
-    BF16.store(precision == MatmulPrecision::Bf16, Ordering::Relaxed);
+thread_local! {
+    static PRECISION: Cell<MatmulPrecision> = const { Cell::new(MatmulPrecision::F32) };
 }
 
-/// The precision in force.
-pub fn matmul_precision() -> MatmulPrecision {
-    if BF16.load(Ordering::Relaxed) {
-        MatmulPrecision::Bf16
-    } else {
-        MatmulPrecision::F32
+/// Runs `work` with the matrix products that this thread begins, forward and backward, rounded as
+/// `precision` says: those of [`linear`], attention and cross-entropy. Everything else stays in
+/// f32, and so do tensors. Only flex knows it so far.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use calm_kernels::{MatmulPrecision, linear, with_matmul_precision};
+///
+/// let ones = |rows| Tensor::<2>::ones([rows, 8], &Device::flex());
+/// let y = with_matmul_precision(MatmulPrecision::Bf16, || linear(ones(2), ones(8), None));
+/// assert_eq!(y.dims(), [2, 8]);
+/// ```
+pub fn with_matmul_precision<R>(precision: MatmulPrecision, work: impl FnOnce() -> R) -> R {
+    /// Puts the old value back, after a panic too.
+    struct Restore(MatmulPrecision);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PRECISION.set(self.0);
+        }
     }
+    let _restore = Restore(PRECISION.replace(precision));
+    work()
+}
+
+/// The precision in force on this thread.
+pub(crate) fn matmul_precision() -> MatmulPrecision {
+    PRECISION.get()
 }
 
 /// A linear layer.

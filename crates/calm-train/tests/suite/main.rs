@@ -3,6 +3,7 @@
 mod baseline;
 mod failures;
 mod golden_losses;
+mod precision;
 mod resume;
 
 use std::path::{Path, PathBuf};
