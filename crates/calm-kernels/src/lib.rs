@@ -2,7 +2,7 @@
 //! beside it a plain tensor version that every other backend runs and every test compares with.
 //!
 //! ```
-//! use burn::tensor::Device;
+//! use burn::tensor::{Device, Tensor};
 //!
 //! let x = Tensor::<2>::from_floats([[3.0, 4.0]], &Device::flex());
 //! let y = calm_kernels::rms_norm(x, Tensor::ones([2], &Device::flex()), 0.0);
@@ -17,6 +17,8 @@ mod argmax;
 mod attention;
 mod cpu;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod energy;
 mod linear;
 mod norm;
@@ -52,11 +54,35 @@ pub mod reference {
     pub use crate::rope::rope_reference as rope;
 }
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
-/// Whether this crate's kernels run on `device`; elsewhere the plain versions do.
+/// Whether this crate's kernels run on `device`: on the CPU executor, and with feature `cube` on
+/// CUDA, ROCm, Vulkan, Metal and WebGPU. Elsewhere the plain versions do, and on GPUs those of
+/// [`linear`], [`cached_attention`] and [`ArgmaxTable`], whose products are the executor's own.
 pub fn fused(device: &Device) -> bool {
+    on_flex(device) || on_cube(device)
+}
+
+fn on_flex(device: &Device) -> bool {
     *device == Device::flex()
+}
+
+#[cfg(feature = "cube")]
+fn on_cube(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    let inner = device.clone().without_autodiff();
+    matches!(inner.as_dispatch(), DispatchDevice::Cube(_))
+}
+
+#[cfg(not(feature = "cube"))]
+fn on_cube(_: &Device) -> bool {
+    false
+}
+
+/// Whether a kernel reads this tensor; those of GPUs read f32 alone.
+fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device();
+    on_flex(&device) || on_cube(&device) && x.dtype() == burn::tensor::DType::F32
 }
 
 /// Kernels' backward passes have none of their own.

@@ -10,7 +10,7 @@ use calm_lm::CalmModel;
 use calm_nn::mix;
 use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
 
-use crate::config::{Experiment, Precision};
+use crate::config::Experiment;
 use crate::event::{Event, Observer};
 use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
@@ -112,7 +112,7 @@ pub fn train(
 }
 
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
-    if experiment.precision != Precision::F32 && !calm_kernels::fused(options.device) {
+    if !experiment.precision.of_products().known_on(options.device) {
         return Err(Error::PrecisionNeedsFlex {
             precision: experiment.precision.name(),
             device: options.device_name.to_owned(),

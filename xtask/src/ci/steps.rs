@@ -103,12 +103,14 @@ fn doc(context: &mut Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The backend suite on Vulkan, over Mesa's software driver unless the environment names another.
+/// The kernels and the backend suite on Vulkan, over Mesa's software driver unless the environment names another.
 fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
     let target = target_dir(&context.root, Some("webgpu"));
     let mut command = process::cargo(&context.root);
     command.args([
         "test",
+        "--package",
+        "calm-kernels",
         "--package",
         "calm-lm",
         "--package",
@@ -117,6 +119,8 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
         "webgpu",
         "--profile",
         "backend",
+        "--test",
+        "kernels",
         "--test",
         "backend",
     ]);

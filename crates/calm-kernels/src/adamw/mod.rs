@@ -1,16 +1,23 @@
 //! AdamW in one pass over a parameter, and the norm of a gradient.
 
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
-use crate::fused;
+use crate::has_kernel;
 
 /// Backends with a fused optimizer step; never differentiated.
-#[backend_extension(Flex)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube")
+)]
 pub trait AdamWOps: Backend {
     /// New parameter and moments.
+    #[fusion(meta = |p, _, m, v, _| (p.clone(), m.clone(), v.clone()))]
     fn calm_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -20,7 +27,10 @@ pub trait AdamWOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// The sum of the squares of all entries, `[1]`.
-    fn calm_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(default)]
+    fn calm_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(Self::float_mul(x.clone(), x))
+    }
 }
 
 /// The numbers of one step of AdamW (Loshchilov and Hutter, "Decoupled weight decay
@@ -62,7 +72,7 @@ impl AdamW {
         let dims = parameter.dims();
         assert_eq!(dims, gradient.dims(), "parameter and gradient");
         assert_eq!((first.dims(), second.dims()), (dims, dims), "the moments");
-        if !fused(&parameter.device()) {
+        if !has_kernel(&parameter) {
             return self.step_reference(parameter, gradient, first, second);
         }
         let (parameter, first, second) = <Dispatch as AdamWOps>::calm_adamw(
@@ -99,7 +109,7 @@ impl AdamW {
 
 /// The sum of the squares of all entries, `[1]`.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    if !fused(&x.device()) {
+    if !has_kernel(&x) {
         return x.square().sum();
     }
     Tensor::from_dispatch(<Dispatch as AdamWOps>::calm_sum_of_squares(

@@ -14,7 +14,7 @@ use burn::backend::{
 };
 use burn::tensor::{Int, Tensor};
 
-use crate::fused;
+use crate::on_flex;
 use flex::Prepared;
 
 /// Backends with a search of their own; never differentiated.
@@ -55,7 +55,7 @@ impl ArgmaxTable {
         } else {
             table
         };
-        let prepared = fused(&table.device()).then(Arc::default);
+        let prepared = on_flex(&table.device()).then(Arc::default);
         Self { table, prepared }
     }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::cpu::simd::{exp, simd, sum};
 use crate::cpu::tensor::{Floats, filled, tensor};
-use crate::fused;
+use crate::on_flex;
 
 /// Backends that read a cache where it lies; never differentiated.
 #[backend_extension(Flex)]
@@ -58,7 +58,7 @@ pub fn cached_attention(
         "{new} of {held} of {capacity}"
     );
     assert_eq!(fillers.len(), batch, "one filler count per sequence");
-    if !fused(&q.device()) || q.is_autodiff() || new > FEW {
+    if !on_flex(&q.device()) || q.is_autodiff() || new > FEW {
         return cached_attention_reference(q, k, v, held, fillers);
     }
     let context = <Dispatch as CachedAttentionOps>::calm_cached_attention(

@@ -3,19 +3,29 @@
 mod autodiff;
 mod cached;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, activation::softmax};
 
-use crate::fused;
+use crate::has_kernel;
 
 /// Backends with fused causal attention. All tensors are `[batch, positions, heads * width]`; the
 /// scores are scaled by `1 / sqrt(width)`.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
 pub trait AttentionOps: Backend {
     /// The context, and the logarithm of every row's sum of exponentials,
     /// `[batch, heads, positions]`.
+    #[fusion(meta = forward_shapes)]
     fn calm_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -26,6 +36,7 @@ pub trait AttentionOps: Backend {
 
     /// The gradients of q, k and v.
     #[allow(clippy::too_many_arguments)]
+    #[fusion(meta = |q, k, v, _, _, _, _, _| (q.clone(), k.clone(), v.clone()))]
     fn calm_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -36,6 +47,19 @@ pub trait AttentionOps: Backend {
         heads: usize,
         kv_heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Context and log sums.
+#[cfg(feature = "cube")]
+fn forward_shapes(
+    q: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    heads: &usize,
+    _: &usize,
+) -> (TensorSpec, TensorSpec) {
+    let log_sums = [q.shape[0], *heads, q.shape[1]];
+    (q.clone(), TensorSpec::new(log_sums.into(), q.dtype))
 }
 
 pub use cached::{cached_attention, cached_attention_reference};
@@ -66,7 +90,7 @@ pub fn causal_attention(
     );
     let kv = [batch, positions, d / heads * kv_heads];
     assert_eq!((k.dims(), v.dims()), (kv, kv), "keys and values");
-    if !fused(&q.device()) {
+    if !has_kernel(&q) {
         return causal_attention_reference(q, k, v, heads, kv_heads);
     }
     let (context, _) = <Dispatch as AttentionOps>::calm_attention(

@@ -1,6 +1,8 @@
 //! Cross-entropy over a vocabulary, together with the projection onto it.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::{
@@ -9,12 +11,18 @@ use burn::backend::{
 };
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
-use crate::fused;
+use crate::has_kernel;
 
 /// Backends with a fused cross-entropy.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
 pub trait CrossEntropyOps: Backend {
     /// Mean cross-entropy `[1]` of the scores `x w`; with `transposed`, w is `[V, d]`.
+    #[fusion(dtype = x, shape = burn::tensor::Shape::from([1]))]
     fn calm_cross_entropy(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -23,6 +31,10 @@ pub trait CrossEntropyOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// The same, and the gradients of x and w.
+    #[fusion(meta = |x, w, _, _| {
+        let loss = burn::backend::fusion::custom::TensorSpec::new([1].into(), x.dtype);
+        (loss, x.clone(), w.clone())
+    })]
     fn calm_cross_entropy_with_grads(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -51,7 +63,7 @@ pub enum Projection {
 /// - output: `[1]`
 pub fn cross_entropy(x: Tensor<2>, projection: Projection, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(x.dims()[0], targets.dims()[0], "one target per row");
-    if !fused(&x.device()) {
+    if !has_kernel(&x) {
         return written_out(projection.scores(x), targets);
     }
     let (w, transposed) = match projection {

@@ -2,18 +2,26 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::fused;
 use crate::philox::normals;
+use crate::{has_kernel, on_flex};
 
 /// Backends with a fused energy score.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
 pub trait EnergyOps: Backend {
     /// `[2, positions]`: attraction, then repulsion.
+    #[fusion(dtype = samples, shape = burn::tensor::Shape::from([2, samples[1]]))]
     fn calm_energy(
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
@@ -24,6 +32,7 @@ pub trait EnergyOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// Gradient of the samples for `grad` `[2, positions]`.
+    #[fusion(dtype = samples, shape = samples)]
     fn calm_energy_backward(
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
@@ -64,7 +73,10 @@ pub fn gaussian_energy(
         (mean.dims(), log_std.dims()),
         ([positions, l], [positions, l])
     );
-    if !fused(&samples.device()) || !l.is_multiple_of(4) {
+    // The kernels of GPUs have room for so many samples, and count draws in 32 bits.
+    let fits =
+        on_flex(&samples.device()) || n <= 32 && u32::try_from(draws * positions * (l / 4)).is_ok();
+    if !has_kernel(&samples) || !l.is_multiple_of(4) || !fits {
         return gaussian_energy_reference(samples, mean, log_std, draws, key, alpha);
     }
     let both = <Dispatch as EnergyOps>::calm_energy(

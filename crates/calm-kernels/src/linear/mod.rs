@@ -6,10 +6,10 @@ mod flex;
 use std::cell::Cell;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 pub use crate::cpu::gemm::MatmulPrecision;
-use crate::fused;
+use crate::on_flex;
 
 /// Backends with a fused linear layer.
 #[backend_extension(Flex, Autodiff)]
@@ -36,6 +36,14 @@ pub trait LinearOps: Backend {
 
 thread_local! {
     static PRECISION: Cell<MatmulPrecision> = const { Cell::new(MatmulPrecision::F32) };
+}
+
+impl MatmulPrecision {
+    /// Whether products are rounded so on `device`, where its processor can; elsewhere they stay
+    /// in f32.
+    pub fn known_on(self, device: &Device) -> bool {
+        self == Self::F32 || on_flex(device)
+    }
 }
 
 /// Runs `work` with the matrix products that this thread begins, forward and backward, rounded as
@@ -79,7 +87,7 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    if !fused(&x.device()) {
+    if !on_flex(&x.device()) {
         return reference(x, weight, bias);
     }
     let mut dims = x.dims();

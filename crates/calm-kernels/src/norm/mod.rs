@@ -2,20 +2,29 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
-use crate::fused;
+use crate::has_kernel;
 
 /// Backends with fused norms. Gradients are those of input and weight (and bias).
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
 pub trait NormOps: Backend {
     /// `w x / sqrt(mean(x^2) + eps)`
+    #[fusion(dtype = x, shape = x)]
     fn calm_rms_norm(x: FloatTensor<Self>, w: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
 
     /// Gradients of [`NormOps::calm_rms_norm`].
+    #[fusion(meta = |x, w, _, _| (x.clone(), w.clone()))]
     fn calm_rms_norm_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -24,6 +33,7 @@ pub trait NormOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// `w (x - mean(x)) / sqrt(var(x) + eps) + b`
+    #[fusion(dtype = x, shape = x)]
     fn calm_layer_norm(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -32,6 +42,7 @@ pub trait NormOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// Gradients of [`NormOps::calm_layer_norm`].
+    #[fusion(meta = |x, w, _, _| (x.clone(), w.clone(), w.clone()))]
     fn calm_layer_norm_backward(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -46,7 +57,7 @@ pub trait NormOps: Backend {
 /// - x: `[.., d]`
 /// - weight: `[d]`
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
-    if !fused(&x.device()) {
+    if !has_kernel(&x) {
         return rms_norm_reference(x, weight, eps);
     }
     check(&x, &weight);
@@ -65,7 +76,7 @@ pub fn layer_norm<const D: usize>(
     bias: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    if !fused(&x.device()) {
+    if !has_kernel(&x) {
         return layer_norm_reference(x, weight, bias, eps);
     }
     check(&x, &weight);

@@ -1,19 +1,27 @@
 //! Rotary positions in the half-rotation layout.
 
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
-use crate::fused;
+use crate::has_kernel;
 
 /// Backends with a fused rotation.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff
+)]
 pub trait RopeOps: Backend {
     /// Rotates the pairs `(j, j + half)` of every head; `direction` -1 turns back.
     ///
     /// x `[batch, positions, heads * 2 half]`, cos and sin `[positions, half]`.
+    #[fusion(dtype = x, shape = x)]
     fn calm_rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -35,7 +43,7 @@ pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
         "{width} columns are no heads of {}",
         2 * half
     );
-    if !fused(&x.device()) {
+    if !has_kernel(&x) {
         return rope_reference(x, cos, sin);
     }
     let y = <Dispatch as RopeOps>::calm_rope(

@@ -1,22 +1,43 @@
-//! Every kernel against its plain version: values and the gradients of all inputs.
+//! Every kernel against its plain version on the CPU: values and the gradients of all inputs. With
+//! an executor's feature the kernels are those of that executor, else those of the CPU.
 
 mod activation;
 mod adamw;
-mod argmax;
 mod attention;
-mod cached;
 mod cross_entropy;
 mod cross_entropy_formula;
 mod empty;
 mod energy;
-mod linear;
 mod norm;
 mod rope;
 
+// Operations that have a kernel on the CPU alone.
+#[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
+mod argmax;
+#[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
+mod cached;
+#[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
+mod linear;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// The devices to compare on.
+/// The device whose kernels are tested.
 pub fn device() -> Device {
+    #[cfg(feature = "vulkan")]
+    let kind = burn::tensor::DeviceType::Vulkan;
+    #[cfg(all(feature = "webgpu", not(feature = "vulkan")))]
+    let kind = burn::tensor::DeviceType::Wgpu;
+    #[cfg(any(feature = "vulkan", feature = "webgpu"))]
+    {
+        let found = Device::enumerate(kind).into_vec();
+        let device = found
+            .into_iter()
+            .next()
+            .expect("a GPU or a software driver");
+        assert!(calm_kernels::fused(&device), "no kernels for {device:?}");
+        device
+    }
+    #[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
     Device::flex()
 }
 
@@ -25,9 +46,14 @@ pub fn numbers<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
     TensorData::new(calm_kernels::normals(seed, shape.iter().product()), shape)
 }
 
-/// A leaf that collects a gradient.
+/// A leaf that collects a gradient, on the device whose kernels are tested.
 pub fn leaf<const D: usize>(data: &TensorData) -> Tensor<D> {
-    Tensor::<D>::from_data(data.clone(), &device().autodiff()).require_grad()
+    leaf_on(data, device())
+}
+
+/// A leaf that collects a gradient.
+pub fn leaf_on<const D: usize>(data: &TensorData, device: Device) -> Tensor<D> {
+    Tensor::<D>::from_data(data.clone(), &device.autodiff()).require_grad()
 }
 
 /// `|a - b| <= 1e-4 (largest |b|) + 1e-6`
@@ -44,8 +70,8 @@ pub fn assert_close(what: &str, a: TensorData, b: TensorData) {
     }
 }
 
-/// Compares a kernel with its plain version: values with and without autodiff, and the gradients
-/// of all leaves for one random upstream gradient.
+/// Compares a kernel with its plain version on the CPU: values with and without autodiff, and the
+/// gradients of all leaves for one random upstream gradient.
 #[macro_export]
 macro_rules! compare {
     ($case:expr, [$($name:ident: $rank:literal = $data:expr),* $(,)?], $fast:expr, $slow:expr) => {{
@@ -54,13 +80,17 @@ macro_rules! compare {
         let fast = $fast;
         let slow = $slow;
         {
+            let slow = {
+                $(let $name = burn::tensor::Tensor::<$rank>::from_data($name.clone(), &burn::tensor::Device::flex());)*
+                slow($($name),*)
+            };
             $(let $name = burn::tensor::Tensor::<$rank>::from_data($name.clone(), &$crate::device());)*
-            let slow = slow($($name.clone()),*);
             let fast = fast($($name),*);
             $crate::assert_close(&format!("{case:?}, without autodiff"), fast.into_data(), slow.into_data());
         }
         let run = |which: bool| {
-            $(let $name = $crate::leaf::<$rank>(&$name);)*
+            let device = if which { $crate::device() } else { burn::tensor::Device::flex() };
+            $(let $name = $crate::leaf_on::<$rank>(&$name, device.clone());)*
             let y = if which { fast($($name.clone()),*) } else { slow($($name.clone()),*) };
             let upstream = $crate::numbers(y.dims(), 99);
             let upstream = burn::tensor::Tensor::from_data(upstream, &y.device());
