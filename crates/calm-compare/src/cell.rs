@@ -1,18 +1,20 @@
-//! One cell: train it or go on with it, score it, time it.
+//! One cell: train it, go on with it or load it, score it, time it.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use calm_eval::{evaluate_rollout, evaluate_tokens, spread};
-use calm_lm::CalmRollout;
+use burn::tensor::Device;
+use calm_baseline::TokenModel;
+use calm_eval::{BrierReport, EvalConfig, evaluate_rollout, evaluate_tokens, spread};
+use calm_lm::{CalmModel, CalmRollout};
 use calm_nn::Cost;
 use calm_report::{EvalPoint, MetricRow, RunDir, Stage, Summary, read_jsonl};
 use calm_train::{
     Options as TrainOptions, RunEnd, Stages, baseline_checkpoint, language_model_checkpoint, preset,
 };
 
-use crate::compare::{Options, Text};
-use crate::grid::{Cell, CellKind, Grid};
+use crate::compare::{Judge, Options, Text};
+use crate::grid::{Cell, CellKind};
 use crate::record::{CellRecord, CurvePoint, MadeWith};
 use crate::{Error, Event, Result};
 use crate::{memory, speed};
@@ -23,19 +25,19 @@ pub(crate) const RECORD: &str = "cell.json";
 /// The record of a cell: read where it is finished, else made. `None` where it was interrupted.
 pub(crate) fn run_cell(
     cell: &Cell,
-    grid: &Grid,
-    text: &Text,
+    judge: &Judge<'_>,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<CellRecord>> {
     let directory = &options.directory(cell);
     let made_with = MadeWith {
         experiment: preset::to_toml(&cell.experiment)?,
-        protocol: grid.protocol,
-        speed: grid.speed.clone(),
+        protocol: judge.grid.protocol,
+        speed: judge.grid.speed.clone(),
         device: options.device_name.to_owned(),
-        text: text.store.key().to_owned(),
+        text: judge.text.store.key().to_owned(),
         host: options.info.host.clone(),
+        loaded: cell.loaded.clone(),
     };
     let path = directory.join(RECORD);
     if let Some(record) = CellRecord::load(&path)? {
@@ -45,11 +47,20 @@ pub(crate) fn run_cell(
         }
         return Ok(Some(record));
     }
-    memory::forget_peak();
-    if !train(cell, directory, options, observe)? {
-        return Ok(None);
+    if cell.loaded.is_some() {
+        // A run that was begun there would seem to be the one that the record is about.
+        if RunDir::open(directory).is_ok() {
+            let path = directory.to_owned();
+            return Err(Error::OtherCell { path });
+        }
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    } else {
+        memory::forget_peak();
+        if !train(cell, directory, options, observe)? {
+            return Ok(None);
+        }
     }
-    let record = measure(cell, grid, text, made_with, options, observe)?;
+    let record = measure(cell, judge, made_with, options, observe)?;
     if let Some(record) = &record {
         record.save(&path)?;
     }
@@ -102,63 +113,108 @@ fn train(
     Ok(end == RunEnd::Complete)
 }
 
+/// A trained model without autodiff.
+#[allow(clippy::large_enum_variant)] // There is one of these at a time.
+enum Model {
+    Calm(CalmModel),
+    Token(TokenModel),
+}
+
+impl Model {
+    fn load(kind: CellKind, run: &RunDir, device: &Device) -> Result<Self> {
+        Ok(match kind {
+            CellKind::Calm => Self::Calm(language_model_checkpoint(run)?.load(device)?),
+            CellKind::Baseline => Self::Token(baseline_checkpoint(run)?.load(device)?),
+        })
+    }
+
+    /// Brier scores, and cross-entropy where the model has one; `None` where it was interrupted.
+    fn score(
+        &self,
+        eval: &EvalConfig,
+        window: usize,
+        text: &Text,
+        options: &Options<'_>,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<(BrierReport, Option<f64>)>> {
+        let (counts, heldout, device) = (&text.unigram, text.store.heldout(), options.device);
+        let windows = spread(heldout, window, eval.windows)?;
+        let of = windows.len();
+        let on_window = &mut |done| {
+            observe(Event::Train(calm_train::Event::Scoring { done, of }));
+            !options.interrupt.load(Ordering::SeqCst)
+        };
+        Ok(match self {
+            Self::Calm(model) => {
+                let rollout = &mut CalmRollout::new(model, device).every(eval.every);
+                let report = evaluate_rollout(rollout, &windows, counts, eval, on_window)?;
+                report.map(|report| (report, None))
+            }
+            Self::Token(model) => {
+                let report = evaluate_tokens(
+                    model, heldout, window, 1, false, counts, eval, device, on_window,
+                )?;
+                report.map(|report| (report.aligned, Some(report.cross_entropy)))
+            }
+        })
+    }
+}
+
 /// Scores and times a trained cell; `None` where it was interrupted.
 fn measure(
     cell: &Cell,
-    grid: &Grid,
-    text: &Text,
+    judge: &Judge<'_>,
     made_with: MadeWith,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<CellRecord>> {
-    let run = RunDir::open(options.directory(cell))?;
+    let run = options.run(cell)?;
     // As resolved: the vocabulary is the tokenizer's.
     let experiment = preset::load(&run.config())?;
-    let (counts, heldout) = (&text.unigram, text.store.heldout());
-    let (window, protocol) = (experiment.model.window, grid.protocol);
-    let windows = spread(heldout, window, protocol.windows)?;
-    let of = windows.len();
-    let on_window = &mut |done| {
-        observe(Event::Train(calm_train::Event::Scoring { done, of }));
-        !options.interrupt.load(Ordering::SeqCst)
+    let Judge {
+        grid,
+        progress,
+        text,
+    } = judge;
+    let (device, window, protocol) = (options.device, experiment.model.window, grid.protocol);
+    let model = Model::load(cell.kind, &run, device)?;
+    let (draws, costs) = match cell.kind {
+        CellKind::Calm => (protocol.draws, Costs::calm(&experiment)),
+        CellKind::Baseline => (protocol.token_draws, Costs::token(&experiment)),
     };
-    let device = options.device;
-    let (scores, cross_entropy, costs, speed) = match cell.kind {
-        CellKind::Calm => {
-            let model = language_model_checkpoint(&run)?.load(device)?;
-            let rollout = &mut CalmRollout::new(&model, device).every(protocol.every);
-            let eval = protocol.eval(protocol.draws);
-            let report = evaluate_rollout(rollout, &windows, counts, &eval, on_window)?;
-            let Some(report) = report else {
-                return Ok(None);
-            };
-            let config = &experiment.model;
-            memory::forget_peak();
-            let speed = speed::calm(&model, config, heldout, &grid.speed, device);
-            ((&report).into(), None, Costs::calm(&experiment), speed)
-        }
-        CellKind::Baseline => {
-            let model = baseline_checkpoint(&run)?.load(device)?;
-            let eval = protocol.eval(protocol.token_draws);
-            let report = evaluate_tokens(
-                &model, heldout, window, 1, false, counts, &eval, device, on_window,
-            )?;
-            let Some(report) = report else {
-                return Ok(None);
-            };
-            memory::forget_peak();
-            let speed = speed::token(&model, window, heldout, &grid.speed, device);
-            let cross_entropy = Some(report.cross_entropy);
-            (
-                (&report.aligned).into(),
-                cross_entropy,
-                Costs::token(&experiment),
-                speed,
-            )
-        }
+    let eval = protocol.eval(draws);
+    let Some((report, cross_entropy)) = model.score(&eval, window, text, options, observe)? else {
+        return Ok(None);
     };
-    let curve = curve(&run, cell.kind, &costs)?;
     let rows: Vec<MetricRow> = read_jsonl(&run.metrics())?;
+    let train_seconds = stage_seconds(&rows, cell.kind).iter().map(|(_, s)| s).sum();
+    let heldout = text.store.heldout();
+    // Other windows or positions can't be compared with those of the other cells.
+    let mut curve = if experiment.progress_eval.every == progress.every {
+        let windows = spread(heldout, window, progress.windows)?.len();
+        curve(&run, &rows, cell.kind, &costs, windows)?
+    } else {
+        Vec::new()
+    };
+    // The end belongs to the frontier of every model.
+    if curve.last().is_none_or(|last| last.tokens != costs.tokens) {
+        let Some((report, _)) = model.score(progress, window, text, options, observe)? else {
+            return Ok(None);
+        };
+        curve.push(CurvePoint {
+            tokens: costs.tokens,
+            train_flops: costs.train_flops(costs.tokens),
+            train_seconds,
+            brier_1: report.estimate.brier[0],
+            brier_1_se: report.estimate.brier_se[0],
+            window_brier_1: report.window_brier_1,
+        });
+    }
+    memory::forget_peak();
+    let speed = match &model {
+        Model::Calm(model) => speed::calm(model, &experiment.model, heldout, &grid.speed, device),
+        Model::Token(model) => speed::token(model, window, heldout, &grid.speed, device),
+    };
     let summary = Summary::load(&run.summary())?;
     Ok(Some(CellRecord {
         made_with,
@@ -172,14 +228,14 @@ fn measure(
         autoencoder_tokens: costs.autoencoder_tokens,
         train_flops: costs.train_flops(costs.tokens),
         train_flops_without_autoencoder: costs.own_flops_per_token * costs.tokens as f64,
-        train_seconds: stage_seconds(&rows).iter().map(|(_, s)| s).sum(),
+        train_seconds,
         peak_rss_bytes: summary.peak_rss_bytes,
         decoding_rss_bytes: calm_train::peak_rss_bytes(),
         infer_flops_per_token: costs.infer,
         infer_flops_per_token_without_autoencoder: costs.infer_without_autoencoder,
         cache_bytes_per_token: costs.cache,
-        scores,
-        windows: of,
+        windows: report.window_brier_1.len(),
+        scores: (&report).into(),
         cross_entropy,
         curve,
         speed,
@@ -244,28 +300,38 @@ impl Costs {
     }
 }
 
-/// Seconds in steps of each stage, from its last row.
-fn stage_seconds(rows: &[MetricRow]) -> Vec<(Stage, f64)> {
-    Stage::ALL
-        .into_iter()
-        .filter_map(|stage| {
+/// Seconds in steps of each stage of the model, from its last row: a run may hold the other kind
+/// of model too.
+fn stage_seconds(rows: &[MetricRow], kind: CellKind) -> Vec<(Stage, f64)> {
+    let stages: &[Stage] = match kind {
+        CellKind::Calm => &[Stage::Autoencoder, Stage::Lm],
+        CellKind::Baseline => &[Stage::Baseline],
+    };
+    stages
+        .iter()
+        .filter_map(|&stage| {
             let last = rows.iter().rev().find(|row| row.stage == stage)?;
             Some((stage, last.seconds))
         })
         .collect()
 }
 
-/// Quality on the way, from the run's evaluations.
-fn curve(run: &RunDir, kind: CellKind, costs: &Costs) -> Result<Vec<CurvePoint>> {
+/// Quality on the way, from the run's evaluations on `windows` windows.
+fn curve(
+    run: &RunDir,
+    rows: &[MetricRow],
+    kind: CellKind,
+    costs: &Costs,
+    windows: usize,
+) -> Result<Vec<CurvePoint>> {
     let stage = match kind {
         CellKind::Calm => Stage::Lm,
         CellKind::Baseline => Stage::Baseline,
     };
-    let rows: Vec<MetricRow> = read_jsonl(&run.metrics())?;
     let points: Vec<EvalPoint> = read_jsonl(&run.eval_history())?;
-    let earlier: f64 = stage_seconds(&rows)
+    let earlier: f64 = stage_seconds(rows, kind)
         .iter()
-        .filter(|(s, _)| *s == Stage::Autoencoder && kind == CellKind::Calm)
+        .filter(|(s, _)| *s == Stage::Autoencoder)
         .map(|(_, seconds)| seconds)
         .sum();
     let seconds_at = |step: u64| {
@@ -287,5 +353,6 @@ fn curve(run: &RunDir, kind: CellKind, costs: &Costs) -> Result<Vec<CurvePoint>>
                 window_brier_1: point.window_brier_1.clone()?,
             })
         })
+        .filter(|point| point.window_brier_1.len() == windows)
         .collect())
 }

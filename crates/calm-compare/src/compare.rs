@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use calm_data::{CacheDir, TokenStore, unigram};
-use calm_report::{RunInfo, write_atomic};
+use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
+use calm_eval::EvalConfig;
+use calm_report::{RunDir, RunInfo, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::run_cell;
-use crate::grid::{Cell, CellKind, Grid};
+use crate::grid::{Cell, CellKind, Grid, reference};
+use crate::loaded;
 use crate::record::{CellRecord, MadeWith};
 use crate::report::write;
 use crate::scaling::{Fit, FitError, Sample, fit};
@@ -34,9 +36,17 @@ pub struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The run directory of a cell.
+    /// The directory of a cell's record, and of its run where it is trained here.
     pub(crate) fn directory(&self, cell: &Cell) -> PathBuf {
         self.out.join("cells").join(cell.name())
+    }
+
+    /// The run that holds a cell's model.
+    pub(crate) fn run(&self, cell: &Cell) -> Result<RunDir> {
+        Ok(match &cell.loaded {
+            Some(loaded) => RunDir::open(&loaded.run)?,
+            None => RunDir::open(self.directory(cell))?,
+        })
     }
 }
 
@@ -47,11 +57,24 @@ pub(crate) struct Text {
     pub unigram: Vec<u64>,
 }
 
+/// How cells are judged: protocol and text.
+pub(crate) struct Judge<'a> {
+    pub grid: &'a Grid,
+    /// How points of the learning curves are scored.
+    pub progress: EvalConfig,
+    pub text: &'a Text,
+}
+
 impl Text {
     fn prepare(cell: &Cell, options: &Options<'_>, observe: Observer<'_>) -> Result<Self> {
         let (data, vocab_size) = (&cell.experiment.data, cell.experiment.model.vocab_size);
         let mut forward = |event: calm_train::Event<'_>| observe(Event::Train(event));
-        let tokenizer = calm_train::data::tokenizer(data, vocab_size, options.cache, &mut forward)?;
+        let tokenizer = match &cell.loaded {
+            Some(_) => {
+                Tokenizer::load(&options.run(cell)?.tokenizer()).map_err(calm_train::Error::from)?
+            }
+            None => calm_train::data::tokenizer(data, vocab_size, options.cache, &mut forward)?,
+        };
         let store = calm_train::data::token_store(data, &tokenizer, options.cache, &mut forward)?;
         Ok(Self {
             unigram: unigram(store.train(), tokenizer.vocab_size()),
@@ -99,20 +122,31 @@ fn samples(cells: &[CellRecord]) -> Vec<Sample> {
         .collect()
 }
 
-/// Makes the cells that are not there yet, measures the techniques, and writes `cells.csv`,
-/// `comparison.json`, the charts and `compare.html` into the directory. `None` where it was
-/// interrupted: called again, it goes on and repeats no finished cell.
+/// Makes the cells that are not there yet (of loaded ones only the record), measures the
+/// techniques, and writes `cells.csv`, `comparison.json`, the charts and `compare.html` into the
+/// directory. `None` where it was interrupted: called again, it goes on and repeats no finished
+/// cell.
 ///
 /// # Errors
-/// A grid that can't be compared, a directory that holds cells of another grid, and whatever goes
-/// wrong in training.
+/// A grid that can't be compared, a run that can't be loaded into it, a directory that holds cells
+/// of another grid, and whatever goes wrong in training.
 pub fn compare(
     grid: &Grid,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<Comparison>> {
     let cells = grid.cells()?;
-    let text = Text::prepare(&cells[0], options, observe)?;
+    let cell = reference(&cells).expect("a grid without cells was refused");
+    let text = Text::prepare(cell, options, observe)?;
+    // All of them before the first is trained.
+    for cell in &cells {
+        loaded::check(cell, &text, options)?;
+    }
+    let judge = Judge {
+        grid,
+        progress: grid.progress(cell),
+        text: &text,
+    };
     let of = cells.len();
     let mut records = Vec::with_capacity(of);
     for (index, cell) in cells.iter().enumerate() {
@@ -121,7 +155,7 @@ pub fn compare(
             index,
             of,
         });
-        let Some(record) = run_cell(cell, grid, &text, options, observe)? else {
+        let Some(record) = run_cell(cell, &judge, options, observe)? else {
             return Ok(None);
         };
         observe(Event::CellDone(&record));

@@ -23,6 +23,16 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
+    /// A run that a cell can't be loaded from.
+    #[error("cell {cell}: run {run} {detail}")]
+    BadRun {
+        /// The cell.
+        cell: String,
+        /// The run's directory.
+        run: String,
+        /// What is wrong with it and what to do.
+        detail: String,
+    },
     /// A directory that holds results of another grid.
     #[error(
         "{}: this cell was made with another configuration or protocol; give another --out, or remove the directory to make it again",

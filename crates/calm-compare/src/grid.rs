@@ -8,6 +8,7 @@ use calm_eval::EvalConfig;
 use calm_train::{Experiment, preset};
 use serde::{Deserialize, Serialize};
 
+use crate::loaded::{self, Loaded};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
@@ -94,7 +95,7 @@ pub enum CellKind {
     Baseline,
 }
 
-/// One model of the grid, trained once for every seed.
+/// One model of the grid, trained once for every seed, or loaded from a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellConfig {
@@ -103,12 +104,22 @@ pub struct CellConfig {
     /// Its kind.
     pub kind: CellKind,
     /// Overrides for this cell, after the grid's.
+    #[serde(default)]
     pub set: Vec<String>,
     /// Seeds of weights, order of the text and draws.
+    #[serde(default)]
     pub seeds: Vec<u64>,
+    /// A finished run to load instead of training one: its directory as `calm train` leaves it,
+    /// seen from where the program runs. Experiment and seed are the run's own, so `set` and
+    /// `seeds` stay away or empty. Its text, tokenizer and window must be those of the other
+    /// cells, and its device and machine those of the comparison, or its seconds could not stand
+    /// beside theirs; of the machine `run.json` knows threads, system and architecture. Nothing is
+    /// written into it, and it must stay where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
-/// One training: a cell with a seed.
+/// One training: a cell with a seed, to be made or loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     /// Name of the cell without its seed.
@@ -119,12 +130,22 @@ pub struct Cell {
     pub seed: u64,
     /// The whole experiment.
     pub experiment: Experiment,
+    /// The run that it is loaded from, where it is not trained here.
+    pub loaded: Option<Loaded>,
 }
 
 impl Cell {
     /// Name of its directory.
     pub fn name(&self) -> String {
         format!("{}-seed{}", self.model, self.seed)
+    }
+
+    /// Its name, and the run where it is loaded from one.
+    fn described(&self) -> String {
+        match &self.loaded {
+            Some(loaded) => format!("{} (run {})", self.name(), loaded.run),
+            None => self.name(),
+        }
     }
 
     /// Tokens per step, K; 1 for a token model.
@@ -170,16 +191,20 @@ impl Grid {
         toml::to_string(self).expect("strings and numbers have a TOML form")
     }
 
+    fn bad(&self, detail: String) -> Error {
+        Error::BadGrid {
+            origin: format!("grid {}", self.name),
+            detail,
+        }
+    }
+
     /// All trainings, in order.
     ///
     /// # Errors
-    /// Names that are taken twice or can't be a directory, an experiment that is not valid, cells
-    /// that would not see the same text, windows or positions.
+    /// Names that are taken twice or can't be a directory, an experiment that is not valid, a run
+    /// that can't be loaded, cells that would not see the same text, windows or positions.
     pub fn cells(&self) -> Result<Vec<Cell>> {
-        let bad = |detail: String| Error::BadGrid {
-            origin: format!("grid {}", self.name),
-            detail,
-        };
+        let bad = |detail: String| self.bad(detail);
         let mut cells = Vec::new();
         let mut names = BTreeSet::new();
         for config in &self.cells {
@@ -190,48 +215,58 @@ impl Grid {
                     "cell name '{name}': letters, digits, - and _ only"
                 )));
             }
-            for &seed in &config.seeds {
-                let mut overrides = self.set.clone();
-                overrides.extend(config.set.iter().cloned());
-                overrides.push(format!("seed={seed}"));
-                let mut experiment = preset::resolve(&self.preset, &overrides)?;
-                // The comparison scores the models itself, all under one protocol.
-                experiment.eval = self.protocol.eval(2);
-                experiment.eval.windows = 2;
-                // On the way all are scored on the same positions too, for the learning curves.
-                experiment.progress_eval.every = self.protocol.every;
-                experiment.samples.prompts.clear();
-                let cell = Cell {
-                    model: config.name.clone(),
-                    kind: config.kind,
-                    seed,
-                    experiment,
-                };
+            let made = match &config.run {
+                Some(run) => vec![self.loaded_cell(config, run)?],
+                None => self.trained_cells(config)?,
+            };
+            for cell in made {
                 if !names.insert(cell.name()) {
                     return Err(bad(format!("cell {} stands there twice", cell.name())));
                 }
                 cells.push(cell);
             }
         }
-        let Some(first) = cells.first() else {
+        let Some(first) = reference(&cells) else {
             return Err(bad("no cells".to_owned()));
         };
         let (data, window) = (&first.experiment.data, first.experiment.model.window);
         let vocab_size = first.experiment.model.vocab_size;
         for cell in &cells {
-            let name = cell.name();
+            let name = cell.described();
             let experiment = &cell.experiment;
-            if experiment.data != *data || experiment.model.vocab_size != vocab_size {
+            // A run's vocabulary is the resolved one, which the text decides: compared with it.
+            let other_vocabulary =
+                cell.loaded.is_none() && experiment.model.vocab_size != vocab_size;
+            if experiment.data != *data || other_vocabulary {
                 return Err(bad(format!(
                     "{name}: data and vocabulary must be those of {}",
-                    first.name()
+                    first.described()
                 )));
             }
             if experiment.model.window != window {
                 return Err(bad(format!(
                     "{name}: a window of {} tokens where {} has {window}",
                     experiment.model.window,
-                    first.name()
+                    first.described()
+                )));
+            }
+            let (windows, others) = (
+                experiment.progress_eval.windows,
+                first.experiment.progress_eval.windows,
+            );
+            if cell.loaded.is_none() && windows != others {
+                return Err(bad(format!(
+                    "{name}: progress_eval.windows = {windows} where {} has {others}; learning \
+                     curves are compared window by window",
+                    first.described()
+                )));
+            }
+            let seeds = cells.iter().find(|other| other.model == cell.model);
+            if let Some(other) = seeds.filter(|other| !loaded::alike(other, cell)) {
+                return Err(bad(format!(
+                    "{name}: cells of one name differ in their seeds alone, and {} is another \
+                     model; give it another name",
+                    other.described()
                 )));
             }
             let k = cell.chunk_size();
@@ -285,4 +320,58 @@ impl Grid {
         }
         Ok(cells)
     }
+
+    fn loaded_cell(&self, config: &CellConfig, run: &str) -> Result<Cell> {
+        if !config.set.is_empty() || !config.seeds.is_empty() {
+            return Err(self.bad(format!(
+                "cell {}: set and seeds are those of the run {run}; leave both out",
+                config.name
+            )));
+        }
+        loaded::read(&config.name, config.kind, run)
+    }
+
+    fn trained_cells(&self, config: &CellConfig) -> Result<Vec<Cell>> {
+        if config.seeds.is_empty() {
+            return Err(self.bad(format!(
+                "cell {}: no seeds; give some, or a run to load",
+                config.name
+            )));
+        }
+        let of_seed = |&seed: &u64| {
+            let mut overrides = self.set.clone();
+            overrides.extend(config.set.iter().cloned());
+            overrides.push(format!("seed={seed}"));
+            let mut experiment = preset::resolve(&self.preset, &overrides)?;
+            // The comparison scores the models itself, all under one protocol.
+            experiment.eval = self.protocol.eval(2);
+            experiment.eval.windows = 2;
+            // On the way all are scored on the same positions too, for the learning curves.
+            experiment.progress_eval.every = self.protocol.every;
+            experiment.samples.prompts.clear();
+            Ok(Cell {
+                model: config.name.clone(),
+                kind: config.kind,
+                seed,
+                experiment,
+                loaded: None,
+            })
+        };
+        config.seeds.iter().map(of_seed).collect()
+    }
+
+    /// How the points of the learning curves are scored.
+    pub(crate) fn progress(&self, reference: &Cell) -> EvalConfig {
+        EvalConfig {
+            every: self.protocol.every,
+            ..reference.experiment.progress_eval
+        }
+    }
+}
+
+/// The cell whose text and learning curve all others must match: the first that is trained, else
+/// the first.
+pub(crate) fn reference(cells: &[Cell]) -> Option<&Cell> {
+    let trained = cells.iter().find(|cell| cell.loaded.is_none());
+    trained.or(cells.first())
 }

@@ -53,16 +53,7 @@ impl Model<'_> {
         value: impl Fn(&CellRecord) -> f64,
         error: impl Fn(&CellRecord) -> f64,
     ) -> (f64, f64) {
-        let n = self.cells.len() as f64;
-        let mean = self.cells.iter().map(|c| value(c)).sum::<f64>() / n;
-        let text = self.cells.iter().map(|c| error(c)).sum::<f64>() / n;
-        let seeds = if n > 1.0 {
-            let square: f64 = self.cells.iter().map(|c| (value(c) - mean).powi(2)).sum();
-            square / (n - 1.0) / n
-        } else {
-            0.0
-        };
-        (mean, (text * text + seeds).sqrt())
+        mean(&self.cells, |c| value(c), |c| error(c))
     }
 
     pub(crate) fn brier(&self, n: usize) -> (f64, f64) {
@@ -90,16 +81,27 @@ impl Model<'_> {
 
     /// Points of the learning curves of all seeds, averaged, with standard errors.
     pub(crate) fn curve(&self, cost: impl Fn(&CurvePoint) -> f64) -> Vec<(Point, f64)> {
-        (0..self.curve_length())
-            .map(|i| {
-                let brier = self.mean(|c| c.curve[i].brier_1, |c| c.curve[i].brier_1_se);
-                self.at(|c| cost(&c.curve[i]), brier)
+        self.curve_points()
+            .iter()
+            .map(|seeds| {
+                let (quality, error) = mean(seeds, |p| p.brier_1, |p| p.brier_1_se);
+                let cost = mean(seeds, |p| cost(p), |_| 0.0).0;
+                (Point { cost, quality }, error)
             })
             .collect()
     }
 
-    fn curve_length(&self) -> usize {
-        self.cells.iter().map(|c| c.curve.len()).min().unwrap_or(0)
+    /// Points of the learning curves, each of all seeds: after as many tokens as every seed was
+    /// scored after.
+    fn curve_points(&self) -> Vec<Vec<&CurvePoint>> {
+        let of_all = |tokens: u64| {
+            let curves = self.cells.iter().map(|c| c.curve.iter());
+            curves
+                .map(|mut curve| curve.find(|p| p.tokens == tokens))
+                .collect()
+        };
+        let first = &self.cells[0].curve;
+        first.iter().filter_map(|p| of_all(p.tokens)).collect()
     }
 
     /// Final Brier-1 of every seed and window, as model number `model`.
@@ -117,18 +119,29 @@ impl Model<'_> {
 
     /// The same along the learning curves.
     fn measured_curve(&self, model: usize, cost: impl Fn(&CurvePoint) -> f64) -> Vec<Measured> {
-        (0..self.curve_length())
-            .map(|i| Measured {
+        self.curve_points()
+            .iter()
+            .map(|seeds| Measured {
                 model,
-                cost: self.mean(|c| cost(&c.curve[i]), |_| 0.0).0,
-                quality: self
-                    .cells
-                    .iter()
-                    .map(|c| c.curve[i].window_brier_1.clone())
-                    .collect(),
+                cost: mean(seeds, |p| cost(p), |_| 0.0).0,
+                quality: seeds.iter().map(|p| p.window_brier_1.clone()).collect(),
             })
             .collect()
     }
+}
+
+/// The mean over seeds and its standard error; see [`Model::mean`].
+fn mean<T>(seeds: &[&T], value: impl Fn(&T) -> f64, error: impl Fn(&T) -> f64) -> (f64, f64) {
+    let n = seeds.len() as f64;
+    let mean = seeds.iter().map(|s| value(s)).sum::<f64>() / n;
+    let text = seeds.iter().map(|s| error(s)).sum::<f64>() / n;
+    let between = if n > 1.0 {
+        let square: f64 = seeds.iter().map(|s| (value(s) - mean).powi(2)).sum();
+        square / (n - 1.0) / n
+    } else {
+        0.0
+    };
+    (mean, (text * text + between).sqrt())
 }
 
 pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
@@ -225,6 +238,86 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grid::{ProtocolConfig, SpeedConfig};
+    use crate::record::{MadeWith, Scores};
+
+    /// A record with a point of the curve after each of these tokens, worth `brier_1`.
+    fn cell(tokens: &[u64], brier_1: f64) -> CellRecord {
+        let point = |&tokens: &u64| CurvePoint {
+            tokens,
+            train_flops: 10.0 * tokens as f64,
+            train_seconds: 0.0,
+            brier_1,
+            brier_1_se: 0.0,
+            window_brier_1: vec![brier_1; 2],
+        };
+        CellRecord {
+            made_with: MadeWith {
+                experiment: String::new(),
+                protocol: ProtocolConfig {
+                    windows: 2,
+                    every: 1,
+                    draws: 2,
+                    token_draws: 1,
+                    seed: 1,
+                },
+                speed: SpeedConfig {
+                    batches: Vec::new(),
+                    prompt_tokens: 1,
+                    tokens: 2,
+                    repetitions: 1,
+                },
+                device: String::new(),
+                text: String::new(),
+                host: Default::default(),
+                loaded: None,
+            },
+            git_revision: None,
+            model: "model".to_owned(),
+            kind: CellKind::Baseline,
+            seed: 1,
+            chunk_size: 1,
+            parameters: 1,
+            train_tokens: 6,
+            autoencoder_tokens: 0,
+            train_flops: 60.0,
+            train_flops_without_autoencoder: 60.0,
+            train_seconds: 0.0,
+            peak_rss_bytes: None,
+            decoding_rss_bytes: None,
+            infer_flops_per_token: 1.0,
+            infer_flops_per_token_without_autoencoder: 1.0,
+            cache_bytes_per_token: 1.0,
+            scores: Scores {
+                brier: [brier_1; 4],
+                brier_se: [0.0; 4],
+                brier_lm: 0.0,
+                brier_lm_se: 0.0,
+                unigram: [0.0; 4],
+                positions: 1,
+                window_brier_1: vec![brier_1; 2],
+            },
+            windows: 2,
+            cross_entropy: None,
+            curve: tokens.iter().map(point).collect(),
+            speed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_curve_averages_what_all_seeds_were_scored_after() {
+        let cells = [cell(&[2, 4, 6], 0.1), cell(&[3, 4, 6], 0.3)];
+        let model = &models(&cells)[0];
+        let costs: Vec<f64> = model
+            .curve(|p| p.train_flops)
+            .iter()
+            .map(|(point, _)| point.cost)
+            .collect();
+        assert_eq!(costs, [40.0, 60.0]);
+        let measured = model.measured_curve(1, |p| p.train_flops);
+        assert_eq!(measured[1].quality, [[0.1; 2], [0.3; 2]]);
+        approx::assert_relative_eq!(measured[1].point().quality, 0.2, max_relative = 1e-12);
+    }
 
     #[test]
     fn a_verdict_says_percent_or_times() {

@@ -7,6 +7,7 @@ use calm_report::Host;
 use serde::{Deserialize, Serialize};
 
 use crate::grid::{CellKind, ProtocolConfig, SpeedConfig};
+use crate::loaded::Loaded;
 use crate::{Error, Result};
 
 /// Everything that was measured of one cell.
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 pub struct CellRecord {
     /// The experiment as TOML and the protocol: equal for a cell that need not be made again.
     pub made_with: MadeWith,
-    /// Revision of the program's source, where it is known.
+    /// Revision of the source of the program that scored it, where it is known.
     pub git_revision: Option<String>,
     /// Name of the model in the grid.
     pub model: String,
@@ -53,7 +54,7 @@ pub struct CellRecord {
     pub windows: usize,
     /// Cross-entropy per token in nats; a CALM has none.
     pub cross_entropy: Option<f64>,
-    /// Quality on the way, by cost.
+    /// Quality on the way, by cost; the last point is that of the end.
     pub curve: Vec<CurvePoint>,
     /// Decoding.
     pub speed: Vec<SpeedRow>,
@@ -74,19 +75,30 @@ pub struct MadeWith {
     pub text: String,
     /// The machine.
     pub host: Host,
+    /// The run that it was loaded from, where it was not trained here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<Loaded>,
 }
 
 impl MadeWith {
-    /// Whether a result made with `self` can stand beside one made with `other`. The memory that
-    /// the system reports may differ by a little after a restart and is not compared.
+    /// Whether a result made with `self` can stand beside one made with `other`.
     pub fn fits(&self, other: &Self) -> bool {
-        let comparable = |made: &Self| {
-            let mut made = made.clone();
-            made.host.memory_bytes = None;
-            made
+        let made = Self {
+            host: other.host.clone(),
+            ..self.clone()
         };
-        comparable(self) == comparable(other)
+        made == *other && same_machine(&self.host, &other.host)
     }
+}
+
+/// Whether two records tell of one machine. The memory that the system reports may differ by a
+/// little after a restart and is not compared.
+pub(crate) fn same_machine(a: &Host, b: &Host) -> bool {
+    let told = |host: &Host| Host {
+        memory_bytes: None,
+        ..host.clone()
+    };
+    told(a) == told(b)
 }
 
 /// Brier scores under the comparison's protocol. Arrays hold n = 1..4.

@@ -183,7 +183,7 @@ fn page(
         format!(
             "{}{}",
             scroll(&scores_table(models)),
-            caption(&protocol(comparison))
+            caption(&(protocol(comparison) + &loaded(&comparison.cells)))
         ),
     );
     section(
@@ -243,6 +243,33 @@ fn protocol(comparison: &Comparison) -> String {
         protocol.draws,
         protocol.token_draws,
         protocol.seed,
+    )
+}
+
+/// Which cells were loaded and from where, as further sentences; empty where none was.
+fn loaded(cells: &[CellRecord]) -> String {
+    let runs: Vec<String> = cells
+        .iter()
+        .filter_map(|cell| {
+            let loaded = cell.made_with.loaded.as_ref()?;
+            let revision = match &loaded.git_revision {
+                Some(by) if Some(by) != cell.git_revision.as_ref() => {
+                    format!(", trained by revision {by}")
+                }
+                _ => String::new(),
+            };
+            let (model, seed, run) = (&cell.model, cell.seed, &loaded.run);
+            Some(format!("{model} seed {seed} from {run}{revision}"))
+        })
+        .collect();
+    if runs.is_empty() {
+        return String::new();
+    }
+    format!(
+        " Loaded instead of trained: {}; memory, seconds and learning rates are those of their runs, and \
+         where a run was scored at other positions or windows on the way, its learning curve is its \
+         last point.",
+        runs.join("; ")
     )
 }
 

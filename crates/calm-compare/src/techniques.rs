@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, TokenSampler};
 use calm_lm::{CalmModel, ModelConfig};
 use calm_nn::Cost;
-use calm_report::RunDir;
 use calm_train::{baseline_checkpoint, language_model_checkpoint};
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +84,7 @@ pub(crate) fn techniques(
         return Ok(Some(Vec::new()));
     };
     let load_token = |cell: &Cell| -> Result<LoadedToken> {
-        let checkpoint = baseline_checkpoint(&RunDir::open(options.directory(cell))?)?;
+        let checkpoint = baseline_checkpoint(&options.run(cell)?)?;
         Ok(LoadedToken {
             model: checkpoint.load(device)?,
             config: checkpoint.config().clone(),
@@ -93,7 +92,7 @@ pub(crate) fn techniques(
         })
     };
     let load_calm = |cell: &Cell| -> Result<LoadedCalm> {
-        let checkpoint = language_model_checkpoint(&RunDir::open(options.directory(cell))?)?;
+        let checkpoint = language_model_checkpoint(&options.run(cell)?)?;
         Ok(LoadedCalm {
             model: checkpoint.load(device)?,
             config: checkpoint.config().clone(),

@@ -6,7 +6,7 @@ use calm_report::{MetricRow, RunDir, Stage, truncate_after};
 
 use crate::config::Experiment;
 use crate::run::Stages;
-use crate::state::{STATE, TrainState, latest};
+use crate::state::{TrainState, latest};
 use crate::{Error, Result};
 
 /// The newest checkpoints in a run directory.
@@ -28,7 +28,7 @@ impl Found {
             };
             let path = checkpoint.path("tokenizer.json");
             check_tokenizer(&path, tokenizer.fingerprint())?;
-            let state = checkpoint.read_json(STATE)?;
+            let state = TrainState::of(&checkpoint)?;
             Ok(Some((state, checkpoint)))
         }
         Ok(Self {

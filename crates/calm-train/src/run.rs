@@ -92,6 +92,7 @@ pub fn train(
 
     let directory = RunDir::create(&options.out)?;
     tokenizer.save(&directory.tokenizer())?;
+    info.device = options.device_name.to_owned();
     info.seed = experiment.seed;
     info.precision = experiment.precision.name().to_owned();
     info.save(&directory.run())?;

@@ -45,6 +45,14 @@ pub struct TrainState {
 }
 
 impl TrainState {
+    /// The state that a checkpoint was saved with.
+    ///
+    /// # Errors
+    /// A checkpoint that lacks it or holds a damaged one.
+    pub fn of<C: CheckpointConfig>(checkpoint: &CheckpointOf<C>) -> Result<Self> {
+        Ok(checkpoint.read_json(STATE)?)
+    }
+
     /// The start of `stage`.
     pub(crate) fn start(stage: Stage, seed: u64, text: &str) -> Self {
         Self {

@@ -70,6 +70,33 @@ fn a_grid_is_compared_and_gone_on_with() {
     assert!(message.contains("--grid scaling"), "{message}");
 }
 
+/// A run of `calm train` is scored beside the others, not trained again; one made elsewhere is not.
+#[test]
+fn a_run_is_loaded_into_a_grid() {
+    let place = Place::new();
+    grid(&place);
+    success(&place.train("run").output().unwrap());
+    let path = place.path("grid.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let calm = text.find("[[cell]]\nname = \"calm\"").unwrap();
+    let cell = "[[cell]]\nname = \"long\"\nkind = \"calm\"\nrun = \"run\"\n";
+    std::fs::write(&path, format!("{}{cell}", &text[..calm])).unwrap();
+    let args = ["compare", "--grid", "grid.toml", "--out", "out"];
+    let printed = success(&place.calm(&args).output().unwrap());
+    assert!(printed.contains("long seed 1"), "{printed}");
+    let page = std::fs::read_to_string(place.path("out/compare.html")).unwrap();
+    assert!(page.contains("long seed 1 from run;"));
+    assert!(!place.path("out/cells/long-seed1/config.toml").exists());
+
+    let record = place.path("run/run.json");
+    let elsewhere = std::fs::read_to_string(&record).unwrap();
+    let elsewhere = elsewhere.replace("\"arch\": \"", "\"arch\": \"another-");
+    std::fs::write(&record, elsewhere).unwrap();
+    let args = ["compare", "--grid", "grid.toml", "--out", "other"];
+    let message = failure(&place.calm(&args).output().unwrap());
+    assert!(message.contains("another-"), "{message}");
+}
+
 #[test]
 fn a_plan_follows_from_a_law() {
     let place = Place::new();

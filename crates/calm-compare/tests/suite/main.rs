@@ -1,6 +1,8 @@
 //! A whole comparison on a made-up text: what it writes, that it goes on where it stopped, and what
 //! it refuses.
 
+mod loading;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +14,8 @@ use calm_nn::RandomStream;
 struct Place {
     directory: tempfile::TempDir,
     grid: Grid,
+    /// Name of the comparison's directory.
+    out: String,
 }
 
 impl Place {
@@ -55,29 +59,48 @@ impl Place {
             "model.chunk_size=4".to_owned(),
             "model.latent_size=8".to_owned(),
         ];
-        Self { directory, grid }
+        Self {
+            directory,
+            grid,
+            out: "out".to_owned(),
+        }
     }
 
     fn out(&self) -> PathBuf {
-        self.directory.path().join("out")
+        self.directory.path().join(&self.out)
+    }
+
+    fn cache(&self) -> CacheDir {
+        CacheDir::at(self.directory.path().join("cache"))
     }
 
     /// Compares; interrupted after `stop` events of any kind, where one is given. Also returns the
     /// names of the cells whose training began.
     fn compare(&self, stop: Option<usize>) -> Result<(Option<Comparison>, Vec<String>)> {
+        let mut events = 0;
+        self.compare_until(|_, _| {
+            events += 1;
+            stop.is_some_and(|stop| events >= stop)
+        })
+    }
+
+    /// Compares; interrupted where `stop` says so of a cell and an event.
+    fn compare_until(
+        &self,
+        mut stop: impl FnMut(&str, &Event<'_>) -> bool,
+    ) -> Result<(Option<Comparison>, Vec<String>)> {
         let (device, interrupt) = (Device::flex(), AtomicBool::new(false));
         let options = Options {
             out: self.out(),
             device: &device,
             device_name: "flex",
             info: Default::default(),
-            cache: &CacheDir::at(self.directory.path().join("cache")),
+            cache: &self.cache(),
             interrupt: &interrupt,
         };
-        let (mut events, mut current, mut trained) = (0, String::new(), Vec::new());
+        let (mut current, mut trained) = (String::new(), Vec::new());
         let comparison = compare(&self.grid, &options, &mut |event| {
-            events += 1;
-            if stop.is_some_and(|stop| events >= stop) {
+            if stop(&current, &event) {
                 interrupt.store(true, Ordering::SeqCst);
             }
             match event {
@@ -266,6 +289,18 @@ fn grids_that_compare_unequal_work_are_refused() {
         (|g| g.cells[1].name = "a/b".into(), "letters"),
         (|g| g.cells[1].name = "token-64".into(), "twice"),
         (|g| g.cells.clear(), "no cells"),
+        (|g| g.cells[1].seeds.clear(), "no seeds"),
+        (
+            |g| g.cells[2].set.push("progress_eval.windows=8".into()),
+            "progress_eval.windows = 8",
+        ),
+        (
+            |g| {
+                g.cells[1].name = "token-64".into();
+                g.cells[1].seeds = vec![3];
+            },
+            "differ in their seeds alone",
+        ),
         (|g| g.protocol.draws = 1, "draws"),
         (|g| g.speed.batches = vec![0], "batches"),
         (|g| g.speed.tokens = 4, "one step"),
