@@ -144,11 +144,15 @@ fn mean<T>(seeds: &[&T], value: impl Fn(&T) -> f64, error: impl Fn(&T) -> f64) -
     (mean, (text * text + between).sqrt())
 }
 
+/// Every CALM against the token models; nothing where there are none.
 pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
     let baselines: Vec<&Model<'_>> = models
         .iter()
         .filter(|m| m.kind() == CellKind::Baseline)
         .collect();
+    if baselines.is_empty() {
+        return Vec::new();
+    }
     let numbered = || baselines.iter().enumerate().map(|(i, b)| (i + 1, b));
     let on_curves = |model: &Model<'_>, cost: fn(&CurvePoint) -> f64| {
         let reference: Vec<Measured> = numbered()
@@ -317,6 +321,18 @@ mod tests {
         let measured = model.measured_curve(1, |p| p.train_flops);
         assert_eq!(measured[1].quality, [[0.1; 2], [0.3; 2]]);
         approx::assert_relative_eq!(measured[1].point().quality, 0.2, max_relative = 1e-12);
+    }
+
+    #[test]
+    fn without_a_token_model_there_is_nothing_to_say() {
+        let mut calm = cell(&[2, 4], 0.1);
+        calm.kind = CellKind::Calm;
+        let token = cell(&[2, 4], 0.1);
+        assert!(verdicts(&models(std::slice::from_ref(&calm))).is_empty());
+        assert!(verdicts(&models(std::slice::from_ref(&token))).is_empty());
+        let mut both = [calm, token];
+        both[0].model = "calm".to_owned();
+        assert_eq!(verdicts(&models(&both)).len(), 1);
     }
 
     #[test]

@@ -158,26 +158,28 @@ fn page(
     let scroll = |table: &Table| format!("<div class=\"scroll wide\">{}</div>\n", table.to_html());
     let caption = |text: &str| format!("<p class=\"caption\">{}</p>\n", escape(text));
 
-    section(
-        "What it says",
-        format!(
-            "<ul>\n{}</ul>\n{}",
-            verdicts
-                .iter()
-                .map(|v| format!("<li>{}</li>\n", escape(&sentence(v))))
-                .collect::<String>(),
-            caption(
-                "Against the frontier of the token models of this grid, quality being Brier-1. \
-                 Savings are interpolated between measured points, with 95 % intervals; nothing is extrapolated. Training is compared on the learning \
-                 curves (the last point of the CALM against all points of the token models), \
-                 inference on the final scores. The learning curves are scored at the same \
-                 positions, on fewer windows; their learning rate is what the grid says, and a \
-                 decay at the end would favour last points. Intervals: windows and \
-                 seeds drawn with replacement, the same windows for all models; where a model has \
-                 one seed, how much another would change is not in them.",
-            )
-        ),
-    );
+    if !verdicts.is_empty() {
+        section(
+            "What it says",
+            format!(
+                "<ul>\n{}</ul>\n{}",
+                verdicts
+                    .iter()
+                    .map(|v| format!("<li>{}</li>\n", escape(&sentence(v))))
+                    .collect::<String>(),
+                caption(
+                    "Against the frontier of the token models of this grid, quality being Brier-1. \
+                     Savings are interpolated between measured points, with 95 % intervals; nothing is extrapolated. Training is compared on the learning \
+                     curves (the last point of the CALM against all points of the token models), \
+                     inference on the final scores. The learning curves are scored at the same \
+                     positions, on fewer windows; their learning rate is what the grid says, and a \
+                     decay at the end would favour last points. Intervals: windows and \
+                     seeds drawn with replacement, the same windows for all models; where a model has \
+                     one seed, how much another would change is not in them.",
+                )
+            ),
+        );
+    }
     section(
         "Scores",
         format!(
