@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use crate::cpu::gemm::{Into, Mat, MatMut, MatmulPrecision, gemm_serial};
+use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
 use crate::cpu::shared::Shared;
-use crate::cpu::simd::{exp, simd, sum};
 
 /// Queries of a tile.
 const QUERIES: usize = 128;
-/// Keys of a tile.
-const KEYS: usize = 256;
+/// Keys of a tile; none begins inside a tile of queries.
+const KEYS: usize = 2 * QUERIES;
 
 /// Sizes of one attention.
 #[derive(Clone, Copy)]
@@ -41,11 +41,44 @@ impl Sizes {
         1.0 / (self.width as f32).sqrt()
     }
 
-    fn blocks(&self, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let positions = self.positions;
-        (0..positions)
-            .step_by(size)
-            .map(move |first| first..positions.min(first + size))
+    /// Tiles of queries.
+    fn queries(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        blocks(self.positions, QUERIES)
+    }
+
+    /// The tiles of keys that some of these queries see.
+    fn keys(
+        &self,
+        queries: &std::ops::Range<usize>,
+    ) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        blocks(queries.end, KEYS)
+    }
+}
+
+fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..n)
+        .step_by(size)
+        .map(move |first| first..n.min(first + size))
+}
+
+/// What the queries of a tile see of its keys: query i the first `before + i + 1`.
+#[derive(Clone, Copy)]
+struct Seen {
+    keys: usize,
+    before: usize,
+}
+
+impl Seen {
+    fn new(queries: &std::ops::Range<usize>, keys: &std::ops::Range<usize>) -> Self {
+        Self {
+            keys: keys.len(),
+            before: queries.start - keys.start,
+        }
+    }
+
+    /// The keys that query `i` sees.
+    fn of(&self, i: usize) -> usize {
+        self.keys.min(self.before + i + 1)
     }
 }
 
@@ -62,87 +95,94 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes, out: &mut [
     let mut log_sums = vec![0.0; batch * heads * positions];
     let (out, sums) = (Shared::new(out), Shared::new(&mut log_sums));
     let tiles: Vec<_> = (0..batch * heads)
-        .flat_map(|bh| sizes.blocks(QUERIES).map(move |rows| (bh, rows)))
+        .flat_map(|bh| sizes.queries().map(move |rows| (bh, rows)))
         .collect();
-    tiles.into_par_iter().for_each(|(bh, rows)| {
-        let (b, h) = (bh / heads, bh % heads);
-        let kv = h / (heads / kv_heads);
-        let n = rows.len();
-        let q = sizes.rows(q, heads, b, h, rows.clone());
-        let mut scores = vec![0.0; n * KEYS];
-        let mut context = vec![0.0; n * width];
-        let (mut top, mut total) = (vec![f32::NEG_INFINITY; n], vec![0.0; n]);
-        for keys in sizes.blocks(KEYS).take_while(|keys| keys.start < rows.end) {
-            let m = keys.len();
-            let k = sizes.rows(k, kv_heads, b, kv, keys.clone());
-            let tile = MatMut::new(&mut scores[..n * m], n, m);
-            gemm_serial(q, k.t(), tile, Into::Overwrite, precision);
-            for (i, row) in scores[..n * m].chunks_exact_mut(m).enumerate() {
-                let seen = (rows.start + i + 1).saturating_sub(keys.start).min(m);
-                let context = &mut context[i * width..][..width];
-                soften(
-                    row,
-                    seen,
-                    sizes.scale(),
-                    &mut top[i],
-                    &mut total[i],
-                    context,
-                );
+    let space = || (vec![0.0; QUERIES * KEYS], vec![0.0; QUERIES * width]);
+    tiles
+        .into_par_iter()
+        .for_each_init(space, |(scores, context), (bh, rows)| {
+            let (b, h) = (bh / heads, bh % heads);
+            let kv = h / (heads / kv_heads);
+            let n = rows.len();
+            let q = sizes.rows(q, heads, b, h, rows.clone());
+            let context = &mut context[..n * width];
+            context.fill(0.0);
+            let (mut top, mut total) = (vec![f32::NEG_INFINITY; n], vec![0.0; n]);
+            for keys in sizes.keys(&rows) {
+                let seen = Seen::new(&rows, &keys);
+                let m = keys.len();
+                let scores = &mut scores[..n * m];
+                let k = sizes.rows(k, kv_heads, b, kv, keys.clone());
+                let tile = MatMut::new(scores, n, m);
+                gemm_serial(q, k.t(), tile, Into::Overwrite, precision);
+                soften(scores, seen, sizes.scale(), (&mut top, &mut total), context);
+                let v = sizes.rows(v, kv_heads, b, kv, keys);
+                let (scores, target) = (Mat::new(scores, n, m), MatMut::new(context, n, width));
+                gemm_serial(scores, v, target, Into::Add, precision);
             }
-            let v = sizes.rows(v, kv_heads, b, kv, keys);
-            let target = MatMut::new(&mut context, n, width);
-            gemm_serial(
-                Mat::new(&scores[..n * m], n, m),
-                v,
-                target,
-                Into::Add,
-                precision,
-            );
-        }
-        for i in 0..n {
-            let context = &mut context[i * width..][..width];
-            for x in context.iter_mut() {
-                *x /= total[i];
+            for (i, context) in context.chunks_exact_mut(width).enumerate() {
+                for x in context.iter_mut() {
+                    *x /= total[i];
+                }
+                top[i] += total[i].ln();
+                let at = (b * positions + rows.start + i) * heads * width + h * width;
+                // SAFETY: the rows of this head and tile are this task's alone.
+                unsafe { out.write(at, context) };
             }
-            top[i] += total[i].ln();
-            let at = (b * positions + rows.start + i) * heads * width + h * width;
-            // SAFETY: the rows of this head and tile are this task's alone.
-            unsafe { out.write(at, context) };
-        }
-        // SAFETY: as above.
-        unsafe { sums.write(bh * positions + rows.start, &top) };
-    });
+            // SAFETY: as above.
+            unsafe { sums.write(bh * positions + rows.start, &top) };
+        });
     log_sums
 }
 
-simd! {
-    // One row of a tile: scores become exponentials above the running maximum, which the sums
-    // and the context so far are moved to. Keys from `seen` on are hidden.
-    fn soften(row: &mut [f32], seen: usize, scale: f32, top: &mut f32, total: &mut f32, context: &mut [f32]) {
-        row[seen..].fill(0.0);
-        let row = &mut row[..seen];
-        if row.is_empty() {
-            return;
-        }
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        for part in row.chunks(16) {
-            for (lane, &x) in lanes.iter_mut().zip(part) {
-                *lane = if x > *lane { x } else { *lane };
-            }
-        }
-        let highest = lanes.into_iter().fold(*top, |a, b| a.max(b * scale));
-        let moved = exp(*top - highest);
-        if highest > *top {
-            for x in context.iter_mut() {
+by_level! {
+    /// Scores of a tile become exponentials above the running maximum of their row, which the sums
+    /// and the context so far are moved to. Hidden keys weigh nothing.
+    fn soften(
+        scores: &mut [f32],
+        seen: Seen,
+        scale: f32,
+        state: (&mut [f32], &mut [f32]),
+        context: &mut [f32],
+    ) = soften_rows[]
+}
+
+#[inline(always)]
+fn soften_rows<V: Lanes>(
+    scores: &mut [f32],
+    seen: Seen,
+    scale: f32,
+    (tops, totals): (&mut [f32], &mut [f32]),
+    context: &mut [f32],
+) {
+    let width = context.len() / tops.len();
+    for (i, row) in scores.chunks_exact_mut(seen.keys).enumerate() {
+        let count = hide::<V>(row, seen.of(i));
+        let top = tops[i].at_least(largest::<V>(&row[..count]) * scale);
+        let moved = exp(tops[i] - top);
+        if top > tops[i] {
+            for x in &mut context[i * width..][..width] {
                 *x *= moved;
             }
         }
-        for x in row.iter_mut() {
-            *x = exp(*x * scale - highest);
-        }
-        *total = *total * moved + sum(row.len(), |j| row[j]);
-        *top = highest;
+        let total = replace_all::<V>(
+            &mut row[..count],
+            |x| exp(V::splat(-top).add_product(x, V::splat(scale))),
+            |x| exp(x * scale - top),
+        );
+        row[seen.of(i)..].fill(0.0);
+        totals[i] = totals[i] * moved + total;
+        tops[i] = top;
     }
+}
+
+/// Makes the scores from `seen` to the end of their vector those of hidden keys, and returns that
+/// end: rows are walked in whole vectors.
+#[inline(always)]
+fn hide<V: Lanes>(row: &mut [f32], seen: usize) -> usize {
+    let end = seen.next_multiple_of(V::N).min(row.len());
+    row[seen..end].fill(f32::NEG_INFINITY);
+    end
 }
 
 /// What the backward pass starts from.
@@ -189,22 +229,18 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
     let mut slopes = vec![0.0; QUERIES * KEYS];
     let mut dq = vec![0.0; QUERIES * width];
     for h in kv * group..(kv + 1) * group {
-        for rows in sizes.blocks(QUERIES) {
+        for rows in sizes.queries() {
             let n = rows.len();
             let of = |x| sizes.rows(x, heads, b, h, rows.clone());
             let (q, grad) = (of(saved.q), of(saved.grad));
             let at = |i: usize| (b * positions + rows.start + i) * heads * width + h * width;
-            let along: Vec<f32> = (0..n)
-                .map(|i| {
-                    dot(
-                        &saved.grad[at(i)..][..width],
-                        &saved.context[at(i)..][..width],
-                    )
-                })
-                .collect();
+            let mut along = vec![0.0; n];
+            let part = at(0)..at(n - 1) + width;
+            let (grads, contexts) = (&saved.grad[part.clone()], &saved.context[part]);
+            dots(grads, contexts, [heads * width, width], &mut along);
             let log_sums = &saved.log_sums[(b * heads + h) * positions + rows.start..][..n];
             dq[..n * width].fill(0.0);
-            for keys in sizes.blocks(KEYS).take_while(|keys| keys.start < rows.end) {
+            for keys in sizes.keys(&rows) {
                 let m = keys.len();
                 let of = |x| sizes.rows(x, kv_heads, b, kv, keys.clone());
                 let (k, v) = (of(saved.k), of(saved.v));
@@ -212,11 +248,8 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
                 let overwrite = Into::Overwrite;
                 gemm_serial(q, k.t(), MatMut::new(weights, n, m), overwrite, precision);
                 gemm_serial(grad, v.t(), MatMut::new(slopes, n, m), overwrite, precision);
-                for i in 0..n {
-                    let seen = (rows.start + i + 1).saturating_sub(keys.start).min(m);
-                    let (w, s) = (&mut weights[i * m..][..m], &mut slopes[i * m..][..m]);
-                    row_backward(w, s, seen, scale, log_sums[i], along[i]);
-                }
+                let seen = Seen::new(&rows, &keys);
+                soften_backward(weights, slopes, seen, scale, (log_sums, &along));
                 let part = keys.start * width..keys.end * width;
                 let (weights, slopes) = (Mat::new(weights, n, m), Mat::new(slopes, n, m));
                 let target = |x| MatMut::new(x, m, width);
@@ -251,21 +284,76 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
     }
 }
 
-simd! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let b = &b[..a.len()];
-        sum(a.len(), |j| a[j] * b[j])
+by_level! {
+    /// Dot products of rows of `width` numbers that lie `stride` apart.
+    fn dots(a: &[f32], b: &[f32], stride_width: [usize; 2], out: &mut [f32]) = dots_of_rows[]
+}
+
+#[inline(always)]
+fn dots_of_rows<V: Lanes>(a: &[f32], b: &[f32], [stride, width]: [usize; 2], out: &mut [f32]) {
+    let whole = width / V::N * V::N;
+    for (i, out) in out.iter_mut().enumerate() {
+        let (a, b) = (&a[i * stride..][..width], &b[i * stride..][..width]);
+        let mut sums = V::zero();
+        for j in (0..whole).step_by(V::N) {
+            sums = sums.add_product(V::load(a, j), V::load(b, j));
+        }
+        *out = sums.total();
+        for (a, b) in a[whole..].iter().zip(&b[whole..]) {
+            *out += a * b;
+        }
     }
 }
 
-simd! {
-    // Scores become softmax weights, and the gradient of the weights that of the unscaled scores.
-    fn row_backward(weights: &mut [f32], slopes: &mut [f32], seen: usize, scale: f32, log_sum: f32, along: f32) {
-        weights[seen..].fill(0.0);
-        slopes[seen..].fill(0.0);
-        for (w, s) in weights[..seen].iter_mut().zip(&mut slopes[..seen]) {
-            *w = exp(*w * scale - log_sum);
-            *s = *w * (*s - along) * scale;
+by_level! {
+    /// Scores become softmax weights, and the gradients of the weights those of the unscaled
+    /// scores. `rows` holds each row's log sum and the gradient along its context.
+    fn soften_backward(
+        weights: &mut [f32],
+        slopes: &mut [f32],
+        seen: Seen,
+        scale: f32,
+        rows: (&[f32], &[f32]),
+    ) = soften_rows_backward[]
+}
+
+#[inline(always)]
+fn soften_rows_backward<V: Lanes>(
+    weights: &mut [f32],
+    slopes: &mut [f32],
+    seen: Seen,
+    scale: f32,
+    (log_sums, along): (&[f32], &[f32]),
+) {
+    let rows = weights
+        .chunks_exact_mut(seen.keys)
+        .zip(slopes.chunks_exact_mut(seen.keys));
+    for (i, (weights, slopes)) in rows.enumerate() {
+        let count = hide::<V>(weights, seen.of(i));
+        let whole = count / V::N * V::N;
+        for j in (0..whole).step_by(V::N) {
+            backward_at::<V>(weights, slopes, j, scale, log_sums[i], along[i]);
         }
+        for j in whole..count {
+            backward_at::<f32>(weights, slopes, j, scale, log_sums[i], along[i]);
+        }
+        weights[seen.of(i)..].fill(0.0);
+        slopes[seen.of(i)..].fill(0.0);
     }
+}
+
+#[inline(always)]
+fn backward_at<V: Lanes>(
+    weights: &mut [f32],
+    slopes: &mut [f32],
+    j: usize,
+    scale: f32,
+    log_sum: f32,
+    along: f32,
+) {
+    let (scale, log_sum, along) = (V::splat(scale), V::splat(-log_sum), V::splat(along));
+    let weight = exp(log_sum.add_product(V::load(weights, j), scale));
+    weight.store(weights, j);
+    let slope = V::load(slopes, j).sub(along).mul(scale);
+    weight.mul(slope).store(slopes, j);
 }

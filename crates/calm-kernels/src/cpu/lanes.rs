@@ -22,10 +22,156 @@ pub(crate) trait Lanes: Copy {
     /// The reverse of [`Lanes::load`].
     fn store(self, data: &mut [f32], at: usize);
 
-    /// `self + a b`
+    fn add(self, other: Self) -> Self;
+
+    fn sub(self, other: Self) -> Self;
+
+    fn mul(self, other: Self) -> Self;
+
+    /// `self + a b`, rounded once where the machine can.
     fn add_product(self, a: Self, b: Self) -> Self;
 
+    /// The larger of both; `self` where a number is none.
+    fn at_least(self, low: Self) -> Self;
+
+    /// The smaller of both; `self` where a number is none.
+    fn at_most(self, high: Self) -> Self;
+
+    /// `2^n`, n in -126 ..= 127, from the low bits of numbers to which [`MAGIC`] was added.
+    fn power_of_two(self) -> Self;
+
     fn total(self) -> f32;
+
+    /// The largest; what is no number is passed over.
+    fn largest(self) -> f32;
+}
+
+/// `1.5 * 2^23`: adding it rounds to an integer, which then stands in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
+/// `e^x` within 2 units in the last place; constant below -87.3 (1.2e-38) and above 88.3 (2.2e38).
+#[inline(always)]
+pub(crate) fn exp<V: Lanes>(x: V) -> V {
+    let c = V::splat;
+    let x = x.at_least(c(-87.3)).at_most(c(88.3));
+    let shifted = c(MAGIC).add_product(x, c(std::f32::consts::LOG2_E));
+    let n = shifted.sub(c(MAGIC));
+    // ln 2 in two parts, the first with few enough bits that n times it is exact.
+    let r = x.add_product(n, c(-0.693_359_4));
+    let r = r.add_product(n, c(2.121_944_4e-4));
+    // The series of e^r with coefficients fitted to |r| <= ln(2) / 2.
+    let p = c(1.398_199_9e-3).add_product(c(1.987_569_1e-4), r);
+    let p = c(8.333_452e-3).add_product(p, r);
+    let p = c(4.166_579_6e-2).add_product(p, r);
+    let p = c(1.666_666_5e-1).add_product(p, r);
+    let p = c(5e-1).add_product(p, r);
+    let value = r.add_product(p.mul(r), r).add(c(1.0));
+    value.mul(shifted.power_of_two())
+}
+
+/// The largest of some numbers, `-inf` of none; what is no number is passed over.
+#[inline(always)]
+pub(crate) fn largest<V: Lanes>(row: &[f32]) -> f32 {
+    let whole = row.len() / V::N * V::N;
+    let mut tops = V::splat(f32::NEG_INFINITY);
+    for j in (0..whole).step_by(V::N) {
+        tops = tops.at_least(V::load(row, j));
+    }
+    row[whole..]
+        .iter()
+        .fold(tops.largest(), |top, &x| top.at_least(x))
+}
+
+/// `f` of every number of a row, in place, and the sum of the results.
+#[inline(always)]
+pub(crate) fn replace_all<V: Lanes>(
+    row: &mut [f32],
+    many: impl Fn(V) -> V,
+    one: impl Fn(f32) -> f32,
+) -> f32 {
+    let whole = row.len() / V::N * V::N;
+    let mut sums = V::zero();
+    for j in (0..whole).step_by(V::N) {
+        let y = many(V::load(row, j));
+        y.store(row, j);
+        sums = sums.add(y);
+    }
+    let mut total = sums.total();
+    for x in &mut row[whole..] {
+        *x = one(*x);
+        total += *x;
+    }
+    total
+}
+
+/// Single numbers: the ends of rows, and loops that the compiler makes vectors of.
+impl Lanes for f32 {
+    const N: usize = 1;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        0.0
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn load(data: &[f32], at: usize) -> Self {
+        data[at]
+    }
+
+    #[inline(always)]
+    fn store(self, data: &mut [f32], at: usize) {
+        data[at] = self;
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self - other
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self * other
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+
+    #[inline(always)]
+    fn at_least(self, low: Self) -> Self {
+        if self < low { low } else { self }
+    }
+
+    #[inline(always)]
+    fn at_most(self, high: Self) -> Self {
+        if self > high { high } else { self }
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        f32::from_bits(self.to_bits().wrapping_shl(23).wrapping_add(127 << 23))
+    }
+
+    #[inline(always)]
+    fn total(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self
+    }
 }
 
 /// Vectors in plain Rust, for the machines without one of the sets below.
@@ -53,8 +199,38 @@ impl Lanes for [f32; 8] {
     }
 
     #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+
+    #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
         std::array::from_fn(|i| self[i] + a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn at_least(self, low: Self) -> Self {
+        std::array::from_fn(|i| self[i].at_least(low[i]))
+    }
+
+    #[inline(always)]
+    fn at_most(self, high: Self) -> Self {
+        std::array::from_fn(|i| self[i].at_most(high[i]))
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        self.map(f32::power_of_two)
     }
 
     #[inline(always)]
@@ -62,11 +238,20 @@ impl Lanes for [f32; 8] {
         let [a, b, c, d, e, f, g, h] = self;
         ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.into_iter().fold(f32::NEG_INFINITY, f32::at_least)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanes {
-    ($vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $fma:ident, $total:expr) => {
+    (
+        $vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident,
+        $sub:ident, $mul:ident, $fma:ident, $max:ident, $min:ident, $power:expr, $total:expr,
+        $largest:expr
+    ) => {
         // SAFETY, throughout: the trait's condition on the machine; loads and stores stay inside
         // the slices, whose ends are checked.
         impl Lanes for $vector {
@@ -93,13 +278,50 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                unsafe { $add(self, other) }
+            }
+
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                unsafe { $sub(self, other) }
+            }
+
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                unsafe { $mul(self, other) }
+            }
+
+            #[inline(always)]
             fn add_product(self, a: Self, b: Self) -> Self {
                 unsafe { $fma(a, b, self) }
+            }
+
+            // The instructions give their second operand where one is no number.
+
+            #[inline(always)]
+            fn at_least(self, low: Self) -> Self {
+                unsafe { $max(low, self) }
+            }
+
+            #[inline(always)]
+            fn at_most(self, high: Self) -> Self {
+                unsafe { $min(high, self) }
+            }
+
+            #[inline(always)]
+            fn power_of_two(self) -> Self {
+                unsafe { $power(self) }
             }
 
             #[inline(always)]
             fn total(self) -> f32 {
                 $total(self)
+            }
+
+            #[inline(always)]
+            fn largest(self) -> f32 {
+                $largest(self)
             }
         }
     };
@@ -113,8 +335,18 @@ lanes!(
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
     _mm256_fmadd_ps,
-    |x| unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.total()
+    _mm256_max_ps,
+    _mm256_min_ps,
+    |x| {
+        let bits = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+        _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(127 << 23)))
+    },
+    |x| unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.total(),
+    |x| unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.largest()
 );
 #[cfg(target_arch = "x86_64")]
 lanes!(
@@ -124,25 +356,38 @@ lanes!(
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
     _mm512_fmadd_ps,
-    |x| unsafe { _mm512_reduce_add_ps(x) }
+    _mm512_max_ps,
+    _mm512_min_ps,
+    |x| {
+        let bits = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
+        _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(127 << 23)))
+    },
+    |x| unsafe { _mm512_reduce_add_ps(x) },
+    |x| {
+        let [low, high] = unsafe { std::mem::transmute::<__m512, [[f32; 8]; 2]>(x) };
+        low.at_least(high).largest()
+    }
 );
 
 /// Makes a function of a kernel that is generic over [`Lanes`] and the given constants: compiled
 /// once for each instruction set, picked at run time.
 macro_rules! by_level {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:ident [$($constant:literal),*]) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? = $kernel:ident [$($constant:literal),*]) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) {
+        $vis fn $name($($arg: $ty),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::cpu::simd::{Level, level};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn wide($($arg: $ty),*) {
+                fn wide($($arg: $ty),*) $(-> $out)? {
                     $kernel::<std::arch::x86_64::__m512 $(, $constant)*>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
-                fn middle($($arg: $ty),*) {
+                fn middle($($arg: $ty),*) $(-> $out)? {
                     $kernel::<std::arch::x86_64::__m256 $(, $constant)*>($($arg),*)
                 }
                 match level() {
@@ -157,3 +402,59 @@ macro_rules! by_level {
     };
 }
 pub(crate) use by_level;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<V: Lanes>() {
+        let numbers: Vec<f32> = (0..997).map(|i| (i as f32 - 500.0) * 0.17).collect();
+        for n in [0, 1, 7, 8, 15, 16, 17, 100, 997] {
+            let mut row = numbers[..n].to_vec();
+            let expected = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(largest::<V>(&row), expected, "of {n}");
+            let total = replace_all::<V>(&mut row, exp, exp);
+            let mut sum = 0.0;
+            for (&y, &x) in row.iter().zip(&numbers) {
+                let expected = f64::from(x.clamp(-87.3, 88.3)).exp();
+                let error = (f64::from(y) - expected).abs();
+                assert!(
+                    error <= 3e-7 * expected,
+                    "e^{x} is {y}, expected {expected}"
+                );
+                sum += expected;
+            }
+            assert!(
+                (f64::from(total) - sum).abs() <= 1e-6 * sum,
+                "{total}, expected {sum}"
+            );
+        }
+        // What is no number stays what it is, and is never the largest.
+        let mut row = vec![1.0; 2 * V::N];
+        row[0] = f32::NAN;
+        assert_eq!(largest::<V>(&row), 1.0);
+        assert!(replace_all::<V>(&mut row, exp, exp).is_nan());
+        assert!(row[0].is_nan() && row[1].is_finite());
+        // The ends of the range.
+        let mut row = vec![f32::INFINITY; V::N];
+        row[0] = f32::NEG_INFINITY;
+        replace_all::<V>(&mut row, exp, exp);
+        assert!(row[0] < 1.3e-38 && row[1..].iter().all(|y| y.is_finite() && *y > 2e38));
+    }
+
+    /// The suite only sees the widest vectors of the machine that it runs on.
+    #[test]
+    fn all_vectors_agree() {
+        check::<f32>();
+        check::<[f32; 8]>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                check::<std::arch::x86_64::__m256>();
+            }
+            if is_x86_feature_detected!("avx512f") {
+                check::<std::arch::x86_64::__m512>();
+            }
+        }
+    }
+}

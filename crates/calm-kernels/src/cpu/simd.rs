@@ -99,28 +99,10 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     partial[0]
 }
 
-/// `e^x` within 2 units in the last place; constant below -87.3 (1.2e-38) and above 88.3 (2.2e38).
+/// [`crate::cpu::lanes::exp`] of one number.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer.
-    let x = if x < -87.3 { -87.3 } else { x };
-    let x = if x > 88.3 { 88.3 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
-    let n = shifted - MAGIC;
-    // ln 2 in two parts, the first with few enough bits that n times it is exact.
-    let r = x - n * 0.693_359_4;
-    let r = r + n * 2.121_944_4e-4;
-    // The series of e^r with coefficients fitted to |r| <= ln(2) / 2.
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5e-1;
-    let value = p * r * r + r + 1.0;
-    // 2^n from the low bits of the shifted number.
-    let scale = f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(127 << 23));
-    value * scale
+    super::lanes::exp(x)
 }
 
 /// `1 / (1 + e^-x)`

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::CrossEntropyOps;
 use crate::cpu::gemm::{Into, Mat, MatMut, gemm};
-use crate::cpu::simd::{exp, simd, sum};
+use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
 use crate::cpu::tensor::{Floats, ids, tensor};
 use crate::linear::matmul_precision;
 
@@ -125,38 +125,28 @@ impl Problem {
     }
 }
 
+by_level! {
+    /// The loss of one row of scores; what becomes of them is of no use.
+    fn value(row: &mut [f32], target: f32) -> f32 = value_of_row[]
+}
+
+by_level! {
+    /// The loss of one row of scores, which become `weight * softmax`.
+    fn slope(row: &mut [f32], target: f32, weight: f32) -> f32 = slope_of_row[]
+}
+
 #[inline(always)]
-fn largest(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 32];
-    for part in row.chunks(32) {
-        for (lane, &x) in lanes.iter_mut().zip(part) {
-            *lane = if x > *lane { x } else { *lane };
-        }
-    }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+fn value_of_row<V: Lanes>(row: &mut [f32], target: f32) -> f32 {
+    let top = largest::<V>(row);
+    let total = replace_all::<V>(row, |x| exp(x.sub(V::splat(top))), |x| exp(x - top));
+    total.ln() + top - target
 }
 
-simd! {
-    // The loss of one row of scores.
-    fn value(row: &[f32], target: f32) -> f32 {
-        let top = largest(row);
-        let total = sum(row.len(), |j| exp(row[j] - top));
-        total.ln() + top - target
-    }
-}
-
-simd! {
-    // The loss of one row of scores, which become `weight * softmax`.
-    fn slope(row: &mut [f32], target: f32, weight: f32) -> f32 {
-        let top = largest(row);
-        for x in row.iter_mut() {
-            *x = exp(*x - top);
-        }
-        let total = sum(row.len(), |j| row[j]);
-        let scale = weight / total;
-        for x in row.iter_mut() {
-            *x *= scale;
-        }
-        total.ln() + top - target
-    }
+#[inline(always)]
+fn slope_of_row<V: Lanes>(row: &mut [f32], target: f32, weight: f32) -> f32 {
+    let top = largest::<V>(row);
+    let total = replace_all::<V>(row, |x| exp(x.sub(V::splat(top))), |x| exp(x - top));
+    let scale = weight / total;
+    replace_all::<V>(row, |x| x.mul(V::splat(scale)), |x| x * scale);
+    total.ln() + top - target
 }

@@ -1,23 +1,14 @@
 //! Copies blocks of a factor into the order in which the kernels read them.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::Mat;
+use super::super::Mat;
+use super::super::blocks::{Kernel, Left, panels};
+use super::{Bf16, F32};
 
-/// Rows of a tile of the result.
-pub(super) const MR: usize = 6;
-/// Columns of a tile of the result: four registers of 16. Wide and low, because the rows of a
-/// large result lie on pages of their own.
-pub(super) const NR: usize = 64;
-
-/// What a packed factor consists of.
-///
-/// A panel holds `width` rows (or columns) side by side; for each step of depth, `width` words.
-pub(super) trait Packed {
-    /// Depth steps that one word holds.
-    const DEPTH: usize;
-    /// A word: one f32, or two bf16 of neighbouring depth.
-    type Word: Copy + Default + Send + Sync;
+/// How a kernel's words are made of numbers.
+pub(super) trait Packed: Kernel {
     /// Packs values of neighbouring depth.
     fn word(values: [f32; 2]) -> Self::Word;
     /// Packs up to 16 neighbours at one word of depth, those in `mask`; `second` is ignored where
@@ -26,25 +17,9 @@ pub(super) trait Packed {
     /// # Safety
     /// The machine has the instructions, and `to` has room for the words in `mask`.
     unsafe fn sixteen(first: __m512, second: __m512, mask: u16, to: *mut Self::Word);
-
-    /// Packs rows that lie side by side in memory as they lie, word after word.
-    ///
-    /// # Safety
-    /// The machine has the instructions; the ranges lie inside the matrix, whose `col_stride` is 1.
-    unsafe fn rows(
-        a: Mat<'_>,
-        rows: std::ops::Range<usize>,
-        depth: std::ops::Range<usize>,
-        to: &mut Vec<Self::Word>,
-    );
 }
 
-pub(super) struct F32;
-
 impl Packed for F32 {
-    const DEPTH: usize = 1;
-    type Word = f32;
-
     #[inline(always)]
     fn word(values: [f32; 2]) -> f32 {
         values[0]
@@ -56,27 +31,10 @@ impl Packed for F32 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_mask_storeu_ps(to, mask, first) };
     }
-
-    unsafe fn rows(
-        a: Mat<'_>,
-        rows: std::ops::Range<usize>,
-        depth: std::ops::Range<usize>,
-        to: &mut Vec<f32>,
-    ) {
-        to.clear();
-        for row in rows {
-            to.extend_from_slice(&a.data[row * a.row_stride..][depth.clone()]);
-        }
-    }
 }
 
-pub(super) struct Bf16;
-
+/// The earlier value is in the low half.
 impl Packed for Bf16 {
-    const DEPTH: usize = 2;
-    /// The earlier value in the low half.
-    type Word = u32;
-
     #[inline(always)]
     fn word(values: [f32; 2]) -> u32 {
         u32::from(round(values[0])) | u32::from(round(values[1])) << 16
@@ -91,33 +49,40 @@ impl Packed for Bf16 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_mask_storeu_epi32(to.cast(), mask, both) };
     }
+}
 
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn rows(
-        a: Mat<'_>,
-        rows: std::ops::Range<usize>,
-        depth: std::ops::Range<usize>,
-        to: &mut Vec<u32>,
-    ) {
-        to.clear();
-        to.reserve(rows.len() * depth.len().div_ceil(2));
-        for row in rows {
-            let row = &a.data[row * a.row_stride..][depth.clone()];
-            let (whole, rest) = row.split_at(row.len() / 32 * 32);
-            for values in whole.chunks_exact(32) {
-                // SAFETY: 32 numbers are there, and 512 bits are 16 words.
-                let words: [u32; 16] = unsafe {
-                    let low = _mm512_loadu_ps(values.as_ptr());
-                    let high = _mm512_loadu_ps(values.as_ptr().add(16));
-                    std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
-                };
-                to.extend_from_slice(&words);
-            }
-            for pair in rest.chunks(2) {
-                to.push(Self::word([pair[0], pair.get(1).copied().unwrap_or(0.0)]));
-            }
+/// Rounds rows that lie side by side in memory, word after word.
+///
+/// # Safety
+/// The machine has the instructions; the ranges lie inside the matrix, whose `col_stride` is 1.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn rounded_rows(
+    a: Mat<'_>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    to: &mut Vec<u32>,
+) -> Left<u32> {
+    let words = depth.len().div_ceil(2);
+    to.clear();
+    to.reserve(rows.len() * words);
+    for row in rows {
+        let row = &a.data[row * a.row_stride..][depth.clone()];
+        let (whole, rest) = row.split_at(row.len() / 32 * 32);
+        for values in whole.chunks_exact(32) {
+            // SAFETY: 32 numbers are there, and 512 bits are 16 words.
+            let words: [u32; 16] = unsafe {
+                let low = _mm512_loadu_ps(values.as_ptr());
+                let high = _mm512_loadu_ps(values.as_ptr().add(16));
+                std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
+            };
+            to.extend_from_slice(&words);
+        }
+        for pair in rest.chunks(2) {
+            to.push(Bf16::word([pair[0], pair.get(1).copied().unwrap_or(0.0)]));
         }
     }
+    let (start, row, step) = (to.as_ptr(), words, 1);
+    Left { start, row, step }
 }
 
 #[inline]
@@ -147,23 +112,14 @@ fn round(x: f32) -> u16 {
 ///
 /// # Safety
 /// The machine has the instructions of `P`; the ranges lie inside the matrix.
-#[target_feature(enable = "avx512f")]
 pub(super) unsafe fn pack<P: Packed, const WIDTH: usize>(
     a: Mat<'_>,
-    rows: std::ops::Range<usize>,
-    depth: std::ops::Range<usize>,
+    rows: Range<usize>,
+    depth: Range<usize>,
     to: &mut Vec<P::Word>,
 ) {
     let words = depth.len().div_ceil(P::DEPTH);
-    let panels = rows.len().div_ceil(WIDTH);
-    // What the buffer held before is overwritten, so it is not cleared.
-    to.resize(panels * words * WIDTH, P::Word::default());
-    for (panel, out) in to.chunks_exact_mut(words * WIDTH).enumerate() {
-        let first = rows.start + panel * WIDTH;
-        let count = WIDTH.min(rows.end - first);
-        if count < WIDTH {
-            out.fill(P::Word::default());
-        }
+    panels(rows, words, WIDTH, to, |first, count, out| {
         // SAFETY: the panel lies inside the matrix.
         unsafe {
             if a.row_stride == 1 {
@@ -172,7 +128,7 @@ pub(super) unsafe fn pack<P: Packed, const WIDTH: usize>(
                 along_depth::<P, WIDTH>(a, first, count, depth.clone(), out);
             }
         }
-    }
+    });
 }
 
 /// Steps of depth asked for ahead of their use.
@@ -187,7 +143,7 @@ unsafe fn along_rows<P: Packed, const WIDTH: usize>(
     a: Mat<'_>,
     first: usize,
     count: usize,
-    depth: std::ops::Range<usize>,
+    depth: Range<usize>,
     out: &mut [P::Word],
 ) {
     let base = a.data.as_ptr();
@@ -227,7 +183,7 @@ unsafe fn along_depth<P: Packed, const WIDTH: usize>(
     a: Mat<'_>,
     first: usize,
     count: usize,
-    depth: std::ops::Range<usize>,
+    depth: Range<usize>,
     out: &mut [P::Word],
 ) {
     let base = a.data.as_ptr();
