@@ -72,23 +72,14 @@ fn charts(models: &[Model<'_>]) -> Vec<(&'static str, LineChart)> {
             chart.series(Series::new(model.name, xy).with_errors(errors).with_dots())
         })
     };
+    // One point a model: between models of different kinds or K there is nothing to draw a line on.
     let score_chart =
         |title: &str, x: &str, y: &str, point: &dyn Fn(&Model<'_>) -> (Point, f64)| {
             let chart = LineChart::new(title, x, y).scales(Scale::Log, Scale::Linear);
-            let kinds = [
-                (CellKind::Baseline, "token models"),
-                (CellKind::Calm, "CALM"),
-            ];
-            kinds.into_iter().fold(chart, |chart, (kind, name)| {
-                let mut points: Vec<(Point, f64)> = models
-                    .iter()
-                    .filter(|m| m.kind() == kind)
-                    .map(point)
-                    .collect();
-                points.sort_by(|a, b| a.0.cost.total_cmp(&b.0.cost));
-                let xy = points.iter().map(|(p, _)| (p.cost, p.quality)).collect();
-                let errors = points.iter().map(|(_, error)| *error).collect();
-                chart.series(Series::new(name, xy).with_errors(errors).with_dots())
+            models.iter().fold(chart, |chart, model| {
+                let (place, error) = point(model);
+                let series = Series::new(model.name, vec![(place.cost, place.quality)]);
+                chart.series(series.with_errors(vec![error]).with_dots())
             })
         };
     let chart = LineChart::new("Decoding speed", "texts side by side", "tokens/s")

@@ -23,7 +23,8 @@ impl Series {
         }
     }
 
-    /// A band of one standard error on either side, one error per point.
+    /// A band of one standard error on either side, one error per point; an upright line at a point
+    /// that stands alone.
     pub fn with_errors(self, errors: Vec<f64>) -> Self {
         Self { errors, ..self }
     }

@@ -1,6 +1,7 @@
 //! Line charts as SVG text: curves with a standard-error band, a smoothed line over the raw one,
 //! and labelled reference lines. No script; colours follow the reader's light or dark scheme.
 
+mod legend;
 mod primitives;
 
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use crate::format::{significant, with_error};
 use crate::scale::{Axis, Scale, UNLIMITED, Unit, tick_labels};
 use crate::series::Series;
 
+use legend::{Legend, class_of};
 use primitives::{draw_band, draw_line, height_at, px, text};
 
 /// Style rules for every chart; all selectors are confined to `.chart`.
@@ -147,20 +149,19 @@ impl LineChart {
     }
 
     fn render(&self, style: &str) -> String {
-        let legend = self.series.len() > 1;
-        let (top, bottom) = (if legend { 76.0 } else { 54.0 }, self.height - BOTTOM);
+        let legend = Legend::of(&self.series);
+        let height = self.height + legend.more();
+        let (top, bottom) = (legend.bottom(), height - BOTTOM);
         let mut svg = format!(
             "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" \
              role=\"img\" aria-label=\"{}: {}\">{style}\n",
-            px(self.height),
+            px(height),
             escape(&self.title),
             escape(&self.y_label),
         );
         text(&mut svg, "title", (0.0, 16.0), &self.title);
         text(&mut svg, "label", (0.0, 36.0), &self.y_label);
-        if legend {
-            self.draw_legend(&mut svg);
-        }
+        legend.draw(&mut svg, &self.series);
         match self.plot(top, bottom) {
             Some(plot) => {
                 self.draw_axes(&mut svg, &plot);
@@ -214,22 +215,6 @@ impl LineChart {
         (self.height / 60.0).round() as usize
     }
 
-    fn draw_legend(&self, svg: &mut String) {
-        let mut x = 0.0;
-        for (index, series) in self.series.iter().enumerate() {
-            let y = 56.0;
-            let _ = writeln!(
-                svg,
-                "<line class=\"line s{}\" x1=\"{}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>",
-                index % 4 + 1,
-                px(x),
-                px(x + 18.0),
-            );
-            text(svg, "key", (x + 24.0, y + 4.0), &series.name);
-            x += 24.0 + CHARACTER * series.name.chars().count() as f64 + 22.0;
-        }
-    }
-
     fn draw_axes(&self, svg: &mut String, plot: &Plot) {
         let ticks = plot.y.ticks(self.y_ticks());
         for (tick, label) in ticks.iter().zip(tick_labels(&ticks, self.y_unit)) {
@@ -264,14 +249,14 @@ impl LineChart {
             "<line class=\"axis\" x1=\"{}\" x2=\"{right}\" y1=\"{base}\" y2=\"{base}\"/>\
              <text class=\"label end\" x=\"{right}\" y=\"{}\">{}</text>",
             px(LEFT),
-            px(self.height - 4.0),
+            px(plot.bottom + BOTTOM - 4.0),
             escape(&self.x_label),
             right = px(WIDTH - RIGHT),
         );
     }
 
     fn draw_series(&self, svg: &mut String, plot: &Plot, index: usize, series: &Series) {
-        let class = format!("s{}", index % 4 + 1);
+        let class = class_of(index);
         let place = |points: &[(f64, f64)]| points.iter().map(|&p| plot.at(p)).collect::<Vec<_>>();
         if !series.errors.is_empty() {
             draw_band(svg, plot, &class, series);
@@ -309,6 +294,9 @@ impl LineChart {
                     escape(&series.name),
                     escape(&self.x_label),
                 );
+                if series.points.len() == 1 && self.series.len() > 1 {
+                    name_dot(svg, (*x, *y), &series.name);
+                }
             }
         }
     }
@@ -368,6 +356,16 @@ impl LineChart {
             }
         }
         (best.1, best.2)
+    }
+}
+
+/// A dot without a line to follow is told by its name.
+fn name_dot(svg: &mut String, (x, y): (f64, f64), name: &str) {
+    let width = CHARACTER * name.chars().count() as f64;
+    if x + 7.0 + width <= WIDTH {
+        text(svg, "halo", (x + 7.0, y - 6.0), name);
+    } else {
+        text(svg, "halo end", (x - 7.0, y - 6.0), name);
     }
 }
 

@@ -81,6 +81,89 @@ fn a_missing_error_interrupts_the_band_but_not_the_line() {
 }
 
 #[test]
+fn the_error_of_a_lone_point_is_an_upright_line() {
+    let lone = Series::new("a", vec![(1.0, 4.0)]).with_errors(vec![1.0]);
+    let frame = Series::new("b", vec![(0.0, 2.0), (2.0, 6.0)]);
+    let svg = chart().series(lone).series(frame).to_inline_svg();
+    assert!(!svg.contains("class=\"band"), "{svg}");
+    let ends: Vec<(f64, f64)> = path(&svg, "whisker s1")
+        .trim_start_matches('M')
+        .split('L')
+        .map(|p| p.split_once(',').unwrap())
+        .map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
+        .collect();
+    let [top, bottom] = ends[..] else {
+        panic!("two ends, not {ends:?}")
+    };
+    assert_eq!(top.0, bottom.0);
+    // The axis spans 2 to 6 and more; the other series is two units above and below the point.
+    let line = path(&svg, "line s2");
+    let heights: Vec<f64> = line
+        .trim_start_matches('M')
+        .split('L')
+        .map(|p| p.split_once(',').unwrap().1.parse().unwrap())
+        .collect();
+    approx::assert_abs_diff_eq!(
+        2.0 * (bottom.1 - top.1),
+        heights[0] - heights[1],
+        epsilon = 0.3
+    );
+}
+
+#[test]
+fn many_series_stay_apart_and_their_legend_inside() {
+    let names = |n: usize| (0..n).map(|i| format!("a model with a long name {i}"));
+    let draw = |n: usize| {
+        let series = |name| Series::new(name, vec![(0.0, 1.0), (1.0, 2.0)]);
+        names(n)
+            .fold(chart(), |chart, name| chart.series(series(name)))
+            .to_inline_svg()
+    };
+    let (few, many) = (draw(2), draw(9));
+    for class in ["line s1\"", "line s1 turn1\"", "line s1 turn2\""] {
+        assert_eq!(
+            many.matches(class).count(),
+            2,
+            "a line and its key: {class}"
+        );
+    }
+    let numbers = |svg: &str, before: &str| -> Vec<f64> {
+        let parts = svg.split(before).skip(1);
+        parts
+            .map(|part| part.split('"').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    let keys = numbers(&many, "<text class=\"key\" x=\"");
+    assert_eq!(keys.len(), 9);
+    let width = 6.6 * "a model with a long name 0".len() as f64;
+    assert!(keys.iter().all(|x| x + width <= 720.0), "{keys:?}");
+    // What the legend takes the chart gets in height, so the curves keep theirs.
+    let height = |svg: &str| -> f64 {
+        let inside = svg.split("viewBox=\"0 0 720 ").nth(1).unwrap();
+        inside.split('"').next().unwrap().parse().unwrap()
+    };
+    let rows = {
+        let mut rows = numbers(&many, "y1=\"");
+        rows.retain(|y| (56.0..height(&many) - height(&few) + 57.0).contains(y));
+        rows.dedup();
+        rows.len()
+    };
+    assert!(rows > 1);
+    assert_eq!(height(&many) - height(&few), 18.0 * (rows - 1) as f64);
+}
+
+#[test]
+fn a_lone_dot_is_named_inside_the_chart() {
+    let lone = |name: &str, x| Series::new(name, vec![(x, 1.0)]);
+    let svg = chart()
+        .series(lone("left", 0.0))
+        .series(lone("right", 9.0))
+        .to_inline_svg();
+    assert!(svg.contains("<text class=\"halo\" x=\"71\""), "{svg}");
+    assert!(svg.contains("<text class=\"halo end\" x=\"697\""), "{svg}");
+}
+
+#[test]
 fn smoothing_draws_a_calmer_line_over_the_raw_one() {
     let points: Vec<_> = (0..40).map(|i| (f64::from(i), f64::from(i % 2))).collect();
     let svg = chart()

@@ -41,6 +41,11 @@ impl Sizes {
         1.0 / (self.width as f32).sqrt()
     }
 
+    /// The most queries and keys of a tile.
+    fn tile(&self) -> (usize, usize) {
+        (self.positions.min(QUERIES), self.positions.min(KEYS))
+    }
+
     /// Tiles of queries.
     fn queries(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         blocks(self.positions, QUERIES)
@@ -97,7 +102,11 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes, out: &mut [
     let tiles: Vec<_> = (0..batch * heads)
         .flat_map(|bh| sizes.queries().map(move |rows| (bh, rows)))
         .collect();
-    let space = || (vec![0.0; QUERIES * KEYS], vec![0.0; QUERIES * width]);
+    let (most_queries, most_keys) = sizes.tile();
+    let space = || {
+        let scores = vec![0.0; most_queries * most_keys];
+        (scores, vec![0.0; most_queries * width])
+    };
     tiles
         .into_par_iter()
         .for_each_init(space, |(scores, context), (bh, rows)| {
@@ -225,9 +234,10 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
     let scale = sizes.scale();
     let group = heads / kv_heads;
     let (mut dk, mut dv) = (vec![0.0; positions * width], vec![0.0; positions * width]);
-    let mut weights = vec![0.0; QUERIES * KEYS];
-    let mut slopes = vec![0.0; QUERIES * KEYS];
-    let mut dq = vec![0.0; QUERIES * width];
+    let (most_queries, most_keys) = sizes.tile();
+    let mut weights = vec![0.0; most_queries * most_keys];
+    let mut slopes = weights.clone();
+    let mut dq = vec![0.0; most_queries * width];
     for h in kv * group..(kv + 1) * group {
         for rows in sizes.queries() {
             let n = rows.len();
@@ -351,9 +361,9 @@ fn backward_at<V: Lanes>(
     log_sum: f32,
     along: f32,
 ) {
-    let (scale, log_sum, along) = (V::splat(scale), V::splat(-log_sum), V::splat(along));
-    let weight = exp(log_sum.add_product(V::load(weights, j), scale));
+    let scale = V::splat(scale);
+    let weight = exp(V::splat(-log_sum).add_product(V::load(weights, j), scale));
     weight.store(weights, j);
-    let slope = V::load(slopes, j).sub(along).mul(scale);
+    let slope = V::load(slopes, j).sub(V::splat(along)).mul(scale);
     weight.mul(slope).store(slopes, j);
 }

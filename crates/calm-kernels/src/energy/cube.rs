@@ -6,16 +6,13 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-use super::EnergyOps;
+use super::{COINCIDE, EnergyOps};
 use crate::cube::philox::normals;
 use crate::cube::{empty, floats, len, per_row, scratch, sum};
 
 /// Units of a cube of the backward pass, and draws between two barriers: every one of them makes
 /// one draw, then every one of them four dimensions of all draws.
 const DRAWS: u32 = 32;
-
-/// Squared distances below this are 0.
-const COINCIDE: f32 = super::COINCIDE;
 
 /// `||x||^alpha` from the square of the norm.
 #[cube]

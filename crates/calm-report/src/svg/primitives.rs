@@ -16,7 +16,8 @@ pub(super) fn height_at(curve: &[(f64, f64)], x: f64) -> Option<f64> {
     Some(y0 + (y1 - y0) * (x - x0) / (x1 - x0))
 }
 
-/// The area between value − error and value + error, in one piece per stretch without gaps.
+/// The area between value − error and value + error, in one piece per stretch without gaps; a point
+/// that stands alone gets an upright line.
 pub(super) fn draw_band(svg: &mut String, plot: &Plot, class: &str, series: &Series) {
     let edge = |sign: f64| {
         series
@@ -44,13 +45,12 @@ pub(super) fn draw_band(svg: &mut String, plot: &Plot, class: &str, series: &Ser
             .chain(lower)
             .map(|(x, y)| format!("{},{}", px(x), px(y)))
             .collect();
-        if stretch.len() > 1 {
-            let _ = writeln!(
-                svg,
-                "<path class=\"band {class}\" d=\"M{}Z\"/>",
-                outline.join("L")
-            );
-        }
+        let outline = outline.join("L");
+        let _ = match stretch.len() {
+            0 => Ok(()),
+            1 => writeln!(svg, "<path class=\"whisker {class}\" d=\"M{outline}\"/>"),
+            _ => writeln!(svg, "<path class=\"band {class}\" d=\"M{outline}Z\"/>"),
+        };
     }
 }
 

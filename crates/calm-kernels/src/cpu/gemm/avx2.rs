@@ -2,10 +2,10 @@
 
 use std::arch::x86_64::*;
 use std::ops::Range;
-use std::sync::OnceLock;
 
-use super::blocks::{self, Kernel, Left, Tile, panels};
+use super::blocks::{self, AHEAD, Kernel, Left, Tile, panels};
 use super::{Into, Mat, MatMut};
+use crate::cpu::simd::{Level, level};
 
 /// Rows of a tile of the result.
 const MR: usize = 6;
@@ -14,11 +14,13 @@ const NR: usize = 16;
 
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+    level() != Level::Base
 }
 
-/// The product, on `threads` threads. The machine has the instructions; no dimension is zero.
+/// The product, on `threads` threads.
+///
+/// # Panics
+/// Where the machine lacks the instructions or the dimensions disagree.
 pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
     assert!(available());
     // SAFETY: the instructions were found.
@@ -27,15 +29,16 @@ pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: 
 
 struct F32;
 
-impl Kernel for F32 {
+// SAFETY: the copies' sizes and strides are those of the constants.
+unsafe impl Kernel for F32 {
     type Word = f32;
     const DEPTH: usize = 1;
     const MR: usize = MR;
     const NR: usize = NR;
     /// With [`Self::KC`], three eighths of a 512 KiB second-level cache.
     const MC: usize = 16 * MR;
-    /// A panel of the right factor fills a first-level cache of 32 KiB; half of that was slower, as the
-    /// target is then read and written twice as often.
+    /// A panel of the right factor fills a first-level cache of 32 KiB; half of that was slower, as
+    /// the target is then read and written twice as often.
     const KC: usize = 512;
     const NC: usize = 128 * NR;
 
@@ -100,7 +103,8 @@ unsafe fn multiply<const R: usize, const C: usize>(tile: Tile<f32>) {
                     *sum = _mm256_fmadd_ps(left, right, *sum);
                 }
             }
-            at = at.add(tile.a.step);
+            // Past the last step of columns that lie apart there is no memory.
+            at = at.wrapping_add(tile.a.step);
             b = b.add(NR);
         }
         let last = tile.cols - 8 * (C - 1);
@@ -163,8 +167,8 @@ fn mask(count: usize) -> __m256i {
     )
 }
 
-/// Copies rows `rows` and depth `depth` of `a` to panels of `WIDTH` rows. (Columns of a right factor
-/// are rows of its transpose.)
+/// Copies rows `rows` and depth `depth` of `a` to panels of `WIDTH` rows. (Columns of a right
+/// factor are rows of its transpose.)
 ///
 /// # Safety
 /// The machine has the instructions; the ranges lie inside the matrix.
@@ -183,9 +187,6 @@ unsafe fn pack<const WIDTH: usize>(
         }
     });
 }
-
-/// Steps of depth asked for ahead of their use.
-const AHEAD: usize = 12;
 
 /// Neighbouring rows are neighbours in memory.
 fn along_rows<const WIDTH: usize>(
@@ -272,7 +273,7 @@ fn transpose(x: [__m256; 8]) -> [__m256; 8] {
         z[i + 2] = _mm256_shuffle_ps::<0x44>(high[0], high[1]);
         z[i + 3] = _mm256_shuffle_ps::<0xEE>(high[0], high[1]);
     }
-    // z[i] holds column i of rows 0 to 3 and, in the upper half, column 4 + i; z[4 + i] rows 4 to 7.
+    // z[i] holds column i and, in the upper half, 4 + i, of rows 0 to 3; z[4 + i] of rows 4 to 7.
     let mut out = [_mm256_setzero_ps(); 8];
     for i in 0..4 {
         out[i] = _mm256_permute2f128_ps::<0x20>(z[i], z[4 + i]);

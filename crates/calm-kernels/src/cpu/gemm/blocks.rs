@@ -1,7 +1,7 @@
 //! The blocked scheme of Goto and van de Geijn, for the kernel of one instruction set or another.
 //!
 //! Both factors are cut into blocks that fit a cache and copied into the order in which the kernel
-//! reads them; a row-major left factor is read where it lies.
+//! reads them; a left factor in f32 that is row-major is read where it lies.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -36,8 +36,15 @@ impl Word for u32 {
     }
 }
 
+/// Steps of depth that a copy asks for ahead of their use.
+pub(super) const AHEAD: usize = 12;
+
 /// How one instruction set multiplies.
-pub(super) trait Kernel {
+///
+/// # Safety
+/// The constants hold what they say, [`Kernel::left`] and [`Kernel::right`] give what [`Tile`]
+/// asks for.
+pub(super) unsafe trait Kernel {
     type Word: Word;
     /// Depth steps that one word holds.
     const DEPTH: usize;
@@ -52,8 +59,9 @@ pub(super) trait Kernel {
     /// Columns of a block.
     const NC: usize;
 
-    /// Rows and depth of the left factor, copied to `to` where they can't be read as they lie; and
-    /// the words from one panel of [`Kernel::MR`] rows to the next.
+    /// Rows and depth of the left factor, copied to `to` (and rounded) where they can't be read as
+    /// they lie; and the words from one panel of [`Kernel::MR`] rows to the next. They will be
+    /// multiplied with `cols` columns: what a copy costs has to pay over these.
     ///
     /// # Safety
     /// The machine has the instructions; the ranges lie inside the factor.
@@ -137,7 +145,10 @@ pub(super) fn panels<W: Word>(
 /// The product, its rows or columns dealt to `threads` threads.
 ///
 /// # Safety
-/// The machine has the instructions of `K`. The dimensions agree, and none is zero.
+/// The machine has the instructions of `K`.
+///
+/// # Panics
+/// Where the dimensions disagree or the depth is zero.
 pub(super) unsafe fn gemm<K: Kernel>(
     threads: usize,
     a: Mat<'_>,
@@ -146,6 +157,8 @@ pub(super) unsafe fn gemm<K: Kernel>(
     into: Into,
 ) {
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
+    assert!(a.cols > 0, "a product without depth");
+    assert_eq!((a.rows, a.cols, b.cols), (rows, b.rows, cols));
     let target = Shared::new(c.data);
     let part = |rows: Range<usize>, cols: Range<usize>| {
         // SAFETY: the caller's promise; the parts are disjoint and inside the target.

@@ -188,9 +188,8 @@ fn gemm_on(
     }
     if a.cols == 0 {
         if into == Into::Overwrite {
-            for row in c.data.chunks_mut(c.stride) {
-                let width = c.cols.min(row.len());
-                row[..width].fill(0.0);
+            for row in c.data.chunks_mut(c.stride.max(1)).take(c.rows) {
+                row[..c.cols].fill(0.0);
             }
         }
         return;
@@ -385,5 +384,11 @@ mod tests {
             MatmulPrecision::F32,
         );
         assert_eq!(c, [0.0; 6]);
+        // What lies behind the last row stays.
+        let mut c = [1.0; 6];
+        let target = MatMut::strided(&mut c, 1, 2, 3);
+        let (a, b) = (Mat::new(&[], 1, 0), Mat::new(&[], 0, 2));
+        gemm(a, b, target, Into::Overwrite, MatmulPrecision::F32);
+        assert_eq!(c, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
     }
 }

@@ -28,7 +28,10 @@ fn has_bf16() -> bool {
     *FOUND.get_or_init(|| is_x86_feature_detected!("avx512bf16"))
 }
 
-/// The product, on `threads` threads. The machine has the instructions; no dimension is zero.
+/// The product, on `threads` threads.
+///
+/// # Panics
+/// Where the machine lacks the instructions or the dimensions disagree.
 pub(super) fn gemm(
     threads: usize,
     a: Mat<'_>,
@@ -58,7 +61,8 @@ macro_rules! kernel {
         step: |$acc:ident, $left:ident, $right:ident| $step:expr,
         $load:expr, $broadcast:expr
     ) => {
-        impl Kernel for $kernel {
+        // SAFETY: the copies' sizes and strides are those of the constants.
+        unsafe impl Kernel for $kernel {
             type Word = $word;
             const DEPTH: usize = $depth;
             const MR: usize = MR;

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::Mat;
-use super::super::blocks::{Kernel, Left, panels};
+use super::super::blocks::{AHEAD, Kernel, Left, panels};
 use super::{Bf16, F32};
 
 /// How a kernel's words are made of numbers.
@@ -130,9 +130,6 @@ pub(super) unsafe fn pack<P: Packed, const WIDTH: usize>(
         }
     });
 }
-
-/// Steps of depth asked for ahead of their use.
-const AHEAD: usize = 12;
 
 /// Neighbouring rows are neighbours in memory: 16 at a time.
 ///
