@@ -72,7 +72,7 @@ pub(crate) use simd;
 
 /// Numbers that are summed side by side: the order of a sum, and so its rounding, is the same on
 /// every machine.
-pub(crate) const LANES: usize = 32;
+const LANES: usize = 32;
 
 /// `sum of f(i) for i < n`, in [`LANES`] partial sums.
 #[inline(always)]
