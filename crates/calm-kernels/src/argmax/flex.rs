@@ -92,12 +92,18 @@ mod tests {
     use super::*;
     use crate::philox::normals;
 
-    /// Both ways on the same numbers: near equals apart, no machine runs both in the suite.
+    /// All ways on the same numbers: near equals apart, no machine runs all in the suite.
     #[test]
     fn the_screen_finds_what_the_scores_find() {
         let [rows, vocab, d] = [57, 333, 70];
         let (x, table) = (normals(1, rows * d), normals(2, vocab * d));
-        let prepared = Prepared::default();
-        assert_eq!(search(&x, &table, d, &prepared), by_scores(&x, &table, d));
+        let expected = by_scores(&x, &table, d);
+        assert_eq!(search(&x, &table, d, &Prepared::default()), expected);
+        #[cfg(target_arch = "x86_64")]
+        for products in crate::argmax::products::Products::all() {
+            let screen = crate::argmax::screen::Screen::through(products, &table, [vocab, d]);
+            let found = screen.expect("a finite table").search(&x, &table);
+            assert_eq!(found, expected, "{products:?}");
+        }
     }
 }

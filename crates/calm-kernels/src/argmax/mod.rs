@@ -2,9 +2,11 @@
 
 mod flex;
 #[cfg(target_arch = "x86_64")]
-mod screen;
+mod products;
 #[cfg(target_arch = "x86_64")]
-mod vnni;
+mod rounding;
+#[cfg(target_arch = "x86_64")]
+mod screen;
 
 use std::sync::Arc;
 
@@ -31,8 +33,8 @@ pub trait ArgmaxOps: Backend {
 /// A table of vectors, ready to be searched for the one with the largest product: greedy decoding
 /// through an output layer.
 ///
-/// On the CPU, where the machine has AVX-512 VNNI, products of 8-bit roundings come first, with a
-/// bound on how far each can be off. Only what may be the largest by that bound (a few entries
+/// On the CPU, where the machine has AVX2 or AVX-512 VNNI, products of 8-bit roundings come first,
+/// with a bound on how far each can be off. Only what may be the largest by that bound (a few entries
 /// of thousands) is multiplied exactly. The answer is exact: that of the unrounded numbers.
 #[derive(Clone, Debug)]
 pub struct ArgmaxTable {

@@ -8,89 +8,68 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::vnni;
+use super::products::{Line, MOST_ROWS, PANEL, Products, SHIFT, WORD};
+use super::rounding::{Rounded, Rows, round};
 use crate::cpu::simd::simd;
 
-/// Columns of a panel: two registers of 16 words.
-pub(super) const PANEL: usize = 32;
-/// Steps of depth in a word.
-pub(super) const WORD: usize = 4;
 /// Rows that a task goes over for each panel: their numbers stay in the second-level cache.
 const ROWS: usize = 240;
 /// Parts of the table where rows alone don't occupy a machine.
 const PARTS: usize = 4;
 /// Multiply-adds below which one thread does all.
 const PARALLEL_FROM: usize = 1 << 18;
-/// Relative slack for the f32 arithmetic of bounds and scores.
-const SLACK: f32 = 1e-5;
-
-/// The 16 words of one register, on a cache line of their own.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(super) struct Line(pub(super) [u8; 64]);
 
 /// Per entry of the table.
 #[derive(Debug, Default)]
-pub(super) struct Columns {
+struct Columns {
     /// The step of the rounding.
-    pub(super) scale: Vec<f32>,
+    scale: Vec<f32>,
     /// `|w'|`
-    pub(super) size: Vec<f32>,
+    size: Vec<f32>,
     /// `|w - w'|`
-    pub(super) rest: Vec<f32>,
+    rest: Vec<f32>,
 }
 
 /// A rounded table.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// Panel by panel, step by step of [`WORD`] numbers, two registers each: the rounded numbers
-    /// plus 128.
+    products: Products,
+    /// Panel by panel, word by word: the rounded numbers plus [`SHIFT`].
     panels: Vec<Line>,
     columns: Columns,
     vocab: usize,
     d: usize,
 }
 
-/// Rows rounded each by its own step.
-pub(super) struct Rows {
-    /// `[rows, words, WORD]`
-    pub(super) numbers: Vec<i8>,
-    /// Per row, 128 times the sum of its numbers: what the table's 128 adds to all products.
-    pub(super) offset: Vec<i32>,
-    /// Per row, `|x|` and `|x - x'|` in steps: what the bound takes of an entry's rest and size.
-    pub(super) of_rest: Vec<f32>,
-    pub(super) of_size: Vec<f32>,
-}
-
 /// An entry that may be the largest of its row.
 #[derive(Clone, Copy)]
-pub(super) struct Candidate {
-    pub(super) row: u32,
-    pub(super) column: u32,
+struct Candidate {
+    row: u32,
+    column: u32,
     /// What its product is at most, in the row's steps.
-    pub(super) upper: f32,
-}
-
-/// One panel on its way to a task.
-pub(super) struct Panel<'a> {
-    pub(super) lines: &'a [Line],
-    pub(super) columns: &'a Columns,
-    /// Its first entry, and how many there are.
-    pub(super) first: usize,
-    pub(super) count: usize,
+    upper: f32,
 }
 
 impl Screen {
     /// Rounds a table `[V, d]`; none where the machine lacks the instructions or a number is not
     /// finite.
     pub(super) fn new(table: &[f32], [vocab, d]: [usize; 2]) -> Option<Self> {
+        Self::through(Products::best()?, table, [vocab, d])
+    }
+
+    /// [`Screen::new`] by given instructions.
+    pub(super) fn through(
+        products: Products,
+        table: &[f32],
+        [vocab, d]: [usize; 2],
+    ) -> Option<Self> {
         // Sums of d products of 8 bits stay below 2^31.
-        if !vnni::available() || d == 0 || d > 1 << 15 {
+        if d == 0 || d > 1 << 15 {
             return None;
         }
         let words = d.div_ceil(WORD);
         let panels = vocab.div_ceil(PANEL);
-        let mut lines = vec![Line([128; 64]); panels * words * 2];
+        let mut lines = vec![Line([SHIFT as u8; 64]); panels * words * 2];
         let per_column: Vec<[f32; 3]> = lines
             .par_chunks_mut(words * 2)
             .zip(table.par_chunks(PANEL * d))
@@ -98,12 +77,12 @@ impl Screen {
                 let mut rounded = vec![0i8; d];
                 let mut found = [[0.0; 3]; PANEL];
                 for (j, w) in table.chunks_exact(d).enumerate() {
-                    let Rounded { scale, size, rest } = round(w, &mut rounded);
+                    let Rounded { scale, size, rest } = round(w, i8::MAX, &mut rounded);
                     found[j] = [scale, scale * size, scale * rest];
                     let (half, lane) = (j / 16, j % 16);
                     for (k, &q) in rounded.iter().enumerate() {
                         let line = &mut lines[k / WORD * 2 + half];
-                        line.0[lane * WORD + k % WORD] = (i16::from(q) + 128) as u8;
+                        line.0[lane * WORD + k % WORD] = (i32::from(q) + SHIFT) as u8;
                     }
                 }
                 found
@@ -118,6 +97,7 @@ impl Screen {
         let finite = |of: &[f32]| of.iter().all(|x| x.is_finite());
         let usable = finite(&columns.scale) && finite(&columns.size) && finite(&columns.rest);
         usable.then_some(Self {
+            products,
             panels: lines,
             columns,
             vocab,
@@ -128,7 +108,7 @@ impl Screen {
     /// For each row of x the first entry of the table with the largest product.
     pub(super) fn search(&self, x: &[f32], table: &[f32]) -> Vec<i32> {
         let count = x.len() / self.d;
-        let rows = Rows::new(x, self.d);
+        let rows = Rows::new(x, self.d, self.products.largest());
         let parallel = x.len() * self.vocab >= PARALLEL_FROM;
         let blocks: Vec<Range<usize>> = (0..count)
             .step_by(ROWS)
@@ -188,24 +168,62 @@ impl Screen {
         let words = self.d.div_ceil(WORD);
         let mut surely = vec![f32::NEG_INFINITY; block.len()];
         let mut candidates = Vec::new();
+        let mut sums = [[0; PANEL]; MOST_ROWS];
         for first in (first..self.vocab.min(first + share)).step_by(PANEL) {
-            let at = first / PANEL * words * 2;
-            let panel = Panel {
-                lines: &self.panels[at..at + words * 2],
-                columns: &self.columns,
-                first,
-                count: PANEL.min(self.vocab - first),
-            };
-            vnni::screen(
-                rows,
-                block.clone(),
-                words,
-                &panel,
-                &mut surely,
-                &mut candidates,
-            );
+            let panel = &self.panels[first / PANEL * words * 2..][..words * 2];
+            for start in block.clone().step_by(self.products.rows()) {
+                let some = start..block.end.min(start + self.products.rows());
+                let x = &rows.numbers[some.start * words * WORD..some.end * words * WORD];
+                let sums = &mut sums[..some.len()];
+                self.products.multiply(x, words, panel, sums);
+                for (row, sums) in some.zip(sums) {
+                    let surely = &mut surely[row - block.start];
+                    self.judge(rows, row, first, sums, surely, &mut candidates);
+                }
+            }
         }
         (surely, candidates)
+    }
+
+    /// Raises `surely` to what a row's products reach in the panel from entry `first` on at least,
+    /// and lists the entries that may be the largest so far.
+    fn judge(
+        &self,
+        rows: &Rows,
+        row: usize,
+        first: usize,
+        sums: &[i32; PANEL],
+        surely: &mut f32,
+        candidates: &mut Vec<Candidate>,
+    ) {
+        let (mut score, mut error) = ([0.0; PANEL], [0.0; PANEL]);
+        let columns = first..first + PANEL;
+        let reached = bounds(
+            sums,
+            rows.offset[row],
+            &self.columns.scale[columns.clone()],
+            [
+                &self.columns.rest[columns.clone()],
+                &self.columns.size[columns],
+            ],
+            [rows.of_rest[row], rows.of_size[row]],
+            *surely,
+            &mut score,
+            &mut error,
+        );
+        if !reached {
+            return;
+        }
+        // Without the zeros that fill up the last panel.
+        let there = 0..PANEL.min(self.vocab - first);
+        for lane in there.clone() {
+            *surely = surely.max(score[lane] - error[lane]);
+        }
+        candidates.extend(there.filter_map(|lane| {
+            let upper = score[lane] + error[lane];
+            let (row, column) = (row as u32, (first + lane) as u32);
+            (upper >= *surely).then_some(Candidate { row, column, upper })
+        }));
     }
 
     /// The first entry with the largest product among the candidates, which come in order; among
@@ -230,82 +248,28 @@ impl Screen {
     }
 }
 
-impl Rows {
-    fn new(x: &[f32], d: usize) -> Self {
-        let words = d.div_ceil(WORD);
-        let count = x.len() / d;
-        let mut rows = Self {
-            numbers: vec![0; count * words * WORD],
-            offset: Vec::with_capacity(count),
-            of_rest: Vec::with_capacity(count),
-            of_size: Vec::with_capacity(count),
-        };
-        for (x, numbers) in x
-            .chunks_exact(d)
-            .zip(rows.numbers.chunks_exact_mut(words * WORD))
-        {
-            let Rounded { size, rest, .. } = round(x, &mut numbers[..d]);
-            let total: i32 = numbers.iter().map(|&q| i32::from(q)).sum();
-            rows.offset.push(128 * total);
-            // |x| <= |x'| + |x - x'|
-            let whole = size + rest;
-            rows.of_rest.push(whole * (1.0 + SLACK));
-            rows.of_size.push(rest * (1.0 + SLACK) + whole * SLACK);
-        }
-        rows
-    }
-}
-
-/// A vector rounded to multiples of `scale`, with norms in multiples of `scale` too.
-struct Rounded {
-    scale: f32,
-    /// Of the rounded vector.
-    size: f32,
-    /// Of the difference.
-    rest: f32,
-}
-
-fn round(x: &[f32], to: &mut [i8]) -> Rounded {
-    // The smallest normal number, so that its reciprocal is finite.
-    let scale = (largest(x) / 127.0).max(f32::MIN_POSITIVE);
-    let [size, rest] = quantize(x, 1.0 / scale, to);
-    Rounded {
-        scale,
-        size: size.sqrt(),
-        rest: rest.sqrt(),
-    }
-}
-
 simd! {
-    fn largest(x: &[f32]) -> f32 {
-        let mut lanes = [0.0f32; 32];
-        for part in x.chunks(32) {
-            for (lane, &x) in lanes.iter_mut().zip(part) {
-                let size = x.abs();
-                *lane = if size > *lane { size } else { *lane };
-            }
+    // Scores of one row in a panel, in the row's steps, and how far each may be off; whether one
+    // may reach `surely`.
+    fn bounds(
+        sums: &[i32; PANEL],
+        offset: i32,
+        scale: &[f32],
+        columns: [&[f32]; 2],
+        row: [f32; 2],
+        surely: f32,
+        score: &mut [f32; PANEL],
+        error: &mut [f32; PANEL],
+    ) -> bool {
+        let [rest, size] = columns.map(|column| &column[..PANEL]);
+        let scale = &scale[..PANEL];
+        let mut reached = 0;
+        for i in 0..PANEL {
+            score[i] = (sums[i] - offset) as f32 * scale[i];
+            error[i] = row[0] * rest[i] + row[1] * size[i];
+            reached |= u32::from(score[i] + error[i] >= surely);
         }
-        lanes.into_iter().fold(0.0, f32::max)
-    }
-}
-
-simd! {
-    // `steps * x` rounded, and the squared norms of that and of what it lacks.
-    fn quantize(x: &[f32], steps: f32, to: &mut [i8]) -> [f32; 2] {
-        const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer.
-        let (mut sizes, mut rests) = ([0.0f32; 32], [0.0f32; 32]);
-        for (x, to) in x.chunks(32).zip(to.chunks_mut(32)) {
-            let lanes = sizes.iter_mut().zip(&mut rests);
-            for ((&x, to), (size, rest)) in x.iter().zip(to).zip(lanes) {
-                let scaled = x * steps;
-                let shifted = scaled + MAGIC;
-                let rounded = shifted - MAGIC;
-                *to = shifted.to_bits() as i8;
-                *size += rounded * rounded;
-                *rest += (scaled - rounded) * (scaled - rounded);
-            }
-        }
-        [sizes.iter().sum(), rests.iter().sum()]
+        reached != 0
     }
 }
 
