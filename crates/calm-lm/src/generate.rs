@@ -6,8 +6,7 @@ use calm_backbone::Backbone;
 use calm_likelihood_free::{BatchSampler, GenerativeHead};
 use calm_nn::{ChunkDecoder, Decoding, HostDraws, Limits, RandomStream, Stop, mix};
 
-use crate::rollout::read_tokens;
-use crate::{CalmModel, ModelConfig, Result};
+use crate::{CalmModel, ModelConfig, Result, pool};
 
 /// How to generate.
 #[derive(Clone, Copy, Debug)]
@@ -102,12 +101,7 @@ impl<'a> Generator<'a> {
         let latent = head.sample(self.decoding.hidden(), pool, &mut self.draws); // [pool, batch, l]
         let l = latent.dims()[2];
         let latent = latent.swap_dims(0, 1).reshape([batch * pool, l]);
-        let tokens = read_tokens(self.decoder.decode(latent));
         let k = self.model.autoencoder.chunk_size();
-        let chunks: Vec<&[u32]> = tokens.chunks_exact(k).collect();
-        chunks
-            .chunks_exact(pool)
-            .map(|pool| pool[self.sampler.choose(pool, &mut self.choice)].to_vec())
-            .collect()
+        pool::choose(&self.decoder, k, latent, &self.sampler, &mut self.choice)
     }
 }

@@ -27,6 +27,7 @@ mod device;
 mod error;
 mod generate;
 mod model;
+mod pool;
 mod rollout;
 
 pub use checkpoint::{
