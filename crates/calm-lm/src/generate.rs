@@ -6,7 +6,8 @@ use calm_backbone::Backbone;
 use calm_likelihood_free::{BatchSampler, GenerativeHead};
 use calm_nn::{ChunkDecoder, Decoding, HostDraws, Limits, RandomStream, Stop, mix};
 
-use crate::{CalmModel, ModelConfig, Result, pool};
+use crate::pool::choose;
+use crate::{CalmModel, ModelConfig, Result};
 
 /// How to generate.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,6 @@ impl<'a> Generator<'a> {
         let l = latent.dims()[2];
         let latent = latent.swap_dims(0, 1).reshape([batch * pool, l]);
         let k = self.model.autoencoder.chunk_size();
-        pool::choose(&self.decoder, k, latent, &self.sampler, &mut self.choice)
+        choose(&self.decoder, k, latent, &self.sampler, &mut self.choice)
     }
 }

@@ -1,7 +1,6 @@
 //! Choosing from pools of draws, each decoded only as far as it decides anything.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use burn::tensor::Tensor;
 use calm_autoencoder::{BegunChunks, GreedyDecoder};
@@ -10,8 +9,8 @@ use calm_nn::RandomStream;
 
 use crate::rollout::read_tokens;
 
-/// One chunk of each pool of latents, by the sampler: the ones that it would choose if all were
-/// decoded to their ends.
+/// One chunk of each pool of latents, by the sampler: up to the rounding of products of other
+/// sizes, the one that it would choose if all were decoded to their ends.
 ///
 /// A draw whose first tokens no other draw of its pool shares counts once, whatever follows. It is
 /// decoded no further, unless it is chosen, which only happens where nothing agrees.
@@ -25,18 +24,18 @@ pub(crate) fn choose(
     sampler: &BatchSampler,
     random: &mut RandomStream,
 ) -> Vec<Vec<u32>> {
-    let [draws, _] = latent.dims();
+    let whole = |latent| -> Vec<Vec<u32>> {
+        let tokens = read_tokens(decoder.decode(latent));
+        let chunks = tokens.chunks_exact(chunk_size);
+        chunks.map(<[u32]>::to_vec).collect()
+    };
     let pool = sampler.pool();
     if pool == 1 {
-        let tokens = read_tokens(decoder.decode(latent));
-        return tokens
-            .chunks_exact(chunk_size)
-            .map(<[u32]>::to_vec)
-            .collect();
+        return whole(latent);
     }
     let mut draws = Draws {
-        begun: decoder.begin(latent),
-        tokens: vec![Vec::with_capacity(chunk_size); draws],
+        begun: decoder.begin(latent.clone()),
+        tokens: vec![Vec::new(); latent.dims()[0]],
     };
     for position in 0..chunk_size {
         let going = draws.agreeing(position, pool);
@@ -48,10 +47,14 @@ pub(crate) fn choose(
         .step_by(pool)
         .map(|first| first + sampler.choose(&draws.tokens[first..first + pool], random))
         .collect();
-    for position in 0..chunk_size {
-        let short = |&draw: &usize| draws.tokens[draw].len() == position;
-        let short: Vec<usize> = chosen.iter().copied().filter(short).collect();
-        draws.decode(position, &short);
+    let short = |&draw: &usize| draws.tokens[draw].len() < chunk_size;
+    let short: Vec<usize> = chosen.iter().copied().filter(short).collect();
+    if !short.is_empty() {
+        let rows: Vec<i32> = short.iter().map(|&draw| draw as i32).collect();
+        let rows = Tensor::from_ints(rows.as_slice(), &latent.device());
+        for (draw, chunk) in short.into_iter().zip(whole(latent.select(0, rows))) {
+            draws.tokens[draw] = chunk;
+        }
     }
     chosen
         .into_iter()
@@ -68,15 +71,14 @@ struct Draws<'a> {
 impl Draws<'_> {
     /// The draws of which `length` tokens are known, shared with another draw of the same pool.
     fn agreeing(&self, length: usize, pool: usize) -> Vec<usize> {
-        let going = |pool: Range<usize>| pool.filter(|&draw| self.tokens[draw].len() == length);
         let mut agreeing = Vec::new();
         for first in (0..self.tokens.len()).step_by(pool) {
-            let pool = first..first + pool;
+            let going = (first..first + pool).filter(|&draw| self.tokens[draw].len() == length);
             let mut counts: HashMap<&[u32], u32> = HashMap::new();
-            for draw in going(pool.clone()) {
+            for draw in going.clone() {
                 *counts.entry(&self.tokens[draw]).or_default() += 1;
             }
-            agreeing.extend(going(pool).filter(|&draw| counts[self.tokens[draw].as_slice()] > 1));
+            agreeing.extend(going.filter(|&draw| counts[self.tokens[draw].as_slice()] > 1));
         }
         agreeing
     }
@@ -96,8 +98,9 @@ impl Draws<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::{Device, TensorData};
     use calm_autoencoder::AutoencoderConfig;
+    use calm_kernels::normals;
     use calm_nn::Init;
 
     /// Against pools decoded to their ends: of latents of their own, of few latents repeated, and
@@ -105,49 +108,61 @@ mod tests {
     #[test]
     fn the_choice_is_that_of_whole_chunks() {
         let device = Device::flex();
-        device.seed(5);
-        let autoencoder = small().init(&mut Init::new(3, &device).with_std(0.5));
-        let decoder = autoencoder.greedy();
         let (pools, mut partial) = (7, 0);
-        for (power, pool) in [(1, 1), (2, 2), (2, 15), (3, 15), (4, 40)] {
+        for (k, power, pool) in [
+            (1, 2, 15),
+            (4, 1, 1),
+            (4, 2, 2),
+            (4, 2, 15),
+            (4, 3, 15),
+            (3, 4, 40),
+        ] {
+            let autoencoder = small(k).init(&mut Init::new(3, &device).with_std(0.5));
+            let decoder = autoencoder.greedy();
             let sampler = BatchSampler::new(1.0 / f64::from(power), pool).unwrap();
             for distinct in [1, 3, pool] {
-                let own = Distribution::Normal(0.0, 2.0);
-                let latent = Tensor::<2>::random([pools * distinct, 8], own, &device);
+                let own = normals(5, pools * distinct * L);
+                let own: Vec<f32> = own.into_iter().map(|x| 2.0 * x).collect();
+                let own =
+                    Tensor::<2>::from_data(TensorData::new(own, [pools * distinct, L]), &device);
                 let rows: Vec<i32> = (0..pools * pool)
                     .map(|i| (i / pool * distinct + i % pool % distinct) as i32)
                     .collect();
-                let rows = Tensor::from_ints(rows.as_slice(), &device);
-                let latent = latent.select(0, rows);
+                let latent = own.select(0, Tensor::from_ints(rows.as_slice(), &device));
 
                 let whole = read_tokens(decoder.decode(latent.clone()));
-                let whole: Vec<&[u32]> = whole.chunks_exact(4).collect();
+                let whole: Vec<&[u32]> = whole.chunks_exact(k).collect();
                 let mut random = RandomStream::new(9);
                 let expected: Vec<Vec<u32>> = whole
                     .chunks_exact(pool)
                     .map(|pool| pool[sampler.choose(pool, &mut random)].to_vec())
                     .collect();
                 let again = &mut RandomStream::new(9);
-                let found = choose(&decoder, 4, latent.clone(), &sampler, again);
-                assert_eq!(found, expected, "n = {power}, {distinct} of {pool}");
+                let found = choose(&decoder, k, latent.clone(), &sampler, again);
+                assert_eq!(
+                    found, expected,
+                    "K = {k}, n = {power}, {distinct} of {pool}"
+                );
 
-                let mut draws = Draws {
+                let draws = Draws {
                     begun: decoder.begin(latent),
                     tokens: whole.iter().map(|chunk| chunk[..1].to_vec()).collect(),
                 };
-                let going = draws.agreeing(1, pool);
-                draws.decode(1, &going);
-                partial += usize::from(!going.is_empty() && going.len() < whole.len());
+                let going = draws.agreeing(1, pool).len();
+                partial += usize::from(going > 0 && going < whole.len());
             }
         }
         assert!(partial > 2, "pools that agree in part: {partial}");
     }
 
-    fn small() -> AutoencoderConfig {
+    /// Latent width.
+    const L: usize = 8;
+
+    fn small(chunk_size: usize) -> AutoencoderConfig {
         AutoencoderConfig {
             vocab_size: 6,
-            chunk_size: 4,
-            latent_size: 8,
+            chunk_size,
+            latent_size: L,
             hidden_size: 16,
             intermediate_size: 24,
             encoder_layers: 2,

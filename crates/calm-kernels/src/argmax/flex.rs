@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::philox::normals;
 
-    /// All ways on the same numbers: near equals apart, no machine runs all in the suite.
+    /// All ways that the machine has, on the same numbers.
     #[test]
     fn the_screen_finds_what_the_scores_find() {
         let [rows, vocab, d] = [57, 333, 70];

@@ -33,9 +33,9 @@ pub trait ArgmaxOps: Backend {
 /// A table of vectors, ready to be searched for the one with the largest product: greedy decoding
 /// through an output layer.
 ///
-/// On the CPU, where the machine has AVX2 or AVX-512 VNNI, products of 8-bit roundings come first,
-/// with a bound on how far each can be off. Only what may be the largest by that bound (a few entries
-/// of thousands) is multiplied exactly. The answer is exact: that of the unrounded numbers.
+/// On the CPU, where the machine has AVX2 or AVX-512 VNNI, products of roundings to 8 bits come
+/// first, with a bound on how far each can be off. Only what may be the largest by that bound (a
+/// few entries of thousands) is multiplied exactly. The answer is that of the unrounded numbers.
 #[derive(Clone, Debug)]
 pub struct ArgmaxTable {
     table: Tensor<2>,

@@ -1,4 +1,4 @@
-//! Vectors rounded to 8 bits, with what the bounds of their products need.
+//! Vectors rounded to small integers, with what the bounds of their products need.
 
 use super::products::{SHIFT, WORD};
 use crate::cpu::simd::simd;

@@ -51,8 +51,8 @@ struct Candidate {
 }
 
 impl Screen {
-    /// Rounds a table `[V, d]`; none where the machine lacks the instructions or a number is not
-    /// finite.
+    /// Rounds a table `[V, d]`; none where the machine lacks the instructions or a number is too
+    /// large or none.
     pub(super) fn new(table: &[f32], [vocab, d]: [usize; 2]) -> Option<Self> {
         Self::through(Products::best()?, table, [vocab, d])
     }
@@ -63,8 +63,8 @@ impl Screen {
         table: &[f32],
         [vocab, d]: [usize; 2],
     ) -> Option<Self> {
-        // Sums of d products of 8 bits stay below 2^31.
-        if d == 0 || d > 1 << 15 {
+        // Norms of longer vectors, summed in f32, may be off by more than the slack.
+        if d == 0 || d > 1 << 13 {
             return None;
         }
         let words = d.div_ceil(WORD);
@@ -94,8 +94,9 @@ impl Screen {
             size: pick(1),
             rest: pick(2),
         };
-        let finite = |of: &[f32]| of.iter().all(|x| x.is_finite());
-        let usable = finite(&columns.scale) && finite(&columns.size) && finite(&columns.rest);
+        // Far enough from where bounds overflow; false for NaN.
+        let small = |of: &[f32]| of.iter().all(|&x| x < 1e25);
+        let usable = small(&columns.scale) && small(&columns.size) && small(&columns.rest);
         usable.then_some(Self {
             products,
             panels: lines,
@@ -108,7 +109,7 @@ impl Screen {
     /// For each row of x the first entry of the table with the largest product.
     pub(super) fn search(&self, x: &[f32], table: &[f32]) -> Vec<i32> {
         let count = x.len() / self.d;
-        let rows = Rows::new(x, self.d, self.products.largest());
+        let rows = Rows::new(x, self.d, self.products.row_limit());
         let parallel = x.len() * self.vocab >= PARALLEL_FROM;
         let blocks: Vec<Range<usize>> = (0..count)
             .step_by(ROWS)
@@ -202,11 +203,11 @@ impl Screen {
             sums,
             rows.offset[row],
             &self.columns.scale[columns.clone()],
+            [rows.of_rest[row], rows.of_size[row]],
             [
                 &self.columns.rest[columns.clone()],
                 &self.columns.size[columns],
             ],
-            [rows.of_rest[row], rows.of_size[row]],
             *surely,
             &mut score,
             &mut error,
@@ -249,24 +250,24 @@ impl Screen {
 }
 
 simd! {
-    // Scores of one row in a panel, in the row's steps, and how far each may be off; whether one
-    // may reach `surely`.
+    // Scores of one row in a panel, in the row's steps, and how far each may be off: the product
+    // of `factors` and `columns`. Whether one may reach `surely`.
     fn bounds(
         sums: &[i32; PANEL],
         offset: i32,
         scale: &[f32],
+        factors: [f32; 2],
         columns: [&[f32]; 2],
-        row: [f32; 2],
         surely: f32,
         score: &mut [f32; PANEL],
         error: &mut [f32; PANEL],
     ) -> bool {
-        let [rest, size] = columns.map(|column| &column[..PANEL]);
+        let [first, second] = columns.map(|column| &column[..PANEL]);
         let scale = &scale[..PANEL];
         let mut reached = 0;
         for i in 0..PANEL {
             score[i] = (sums[i] - offset) as f32 * scale[i];
-            error[i] = row[0] * rest[i] + row[1] * size[i];
+            error[i] = factors[0] * first[i] + factors[1] * second[i];
             reached |= u32::from(score[i] + error[i] >= surely);
         }
         reached != 0

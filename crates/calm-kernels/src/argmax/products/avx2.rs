@@ -2,17 +2,15 @@
 //! these in pairs to 32.
 
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
 use super::{Line, PANEL, WORD};
 
-/// Rows at a time: with two registers a row, eight sums.
+/// Rows at a time: with two registers a row, eight sums; one or two rows take four each.
 pub(super) const ROWS: usize = 4;
 
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| is_x86_feature_detected!("avx2"))
+    is_x86_feature_detected!("avx2")
 }
 
 /// `R` rows and one panel.

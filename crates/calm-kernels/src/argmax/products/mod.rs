@@ -9,8 +9,8 @@ pub(super) const PANEL: usize = 32;
 pub(super) const WORD: usize = 4;
 /// What is added to the numbers of a table, so that they have no sign.
 pub(super) const SHIFT: i32 = 128;
-/// Rows at a time, at most.
-pub(super) const MOST_ROWS: usize = 12;
+/// Rows at a time, by any of them.
+pub(super) const MOST_ROWS: usize = vnni::ROWS;
 
 /// One word of each of 16 columns, on a cache line of their own. A panel has two for each word.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ impl Products {
             .chain(avx2::available().then_some(Self::Avx2))
     }
 
-    /// The largest number of a row.
-    pub(super) fn largest(self) -> i8 {
+    /// What the numbers of a row are rounded to at most.
+    pub(super) fn row_limit(self) -> i8 {
         match self {
             Self::Vnni => 127,
             // Sums of two products of a column's 255 stay below 2^15.
@@ -49,7 +49,7 @@ impl Products {
     /// Rows at a time.
     pub(super) fn rows(self) -> usize {
         match self {
-            Self::Vnni => MOST_ROWS,
+            Self::Vnni => vnni::ROWS,
             Self::Avx2 => avx2::ROWS,
         }
     }
@@ -97,11 +97,11 @@ impl Products {
 mod tests {
     use super::*;
 
-    /// The search itself only sees the best that the machine has. With the largest numbers.
+    /// With the largest numbers, where sums would be cut off first.
     #[test]
     fn all_products_are_exact() {
         for products in Products::all() {
-            let most = products.largest();
+            let most = products.row_limit();
             for (n, words) in (1..=products.rows()).flat_map(|n| [1, 2, 7, 64].map(|w| (n, w))) {
                 let number = |i: usize| (i * 7919 % 251) as u8;
                 let x: Vec<i8> = (0..n * words * WORD)

@@ -1,16 +1,15 @@
 //! AVX-512 VNNI: four multiply-adds in each of 16 lanes, in one instruction.
 
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
 use super::{Line, PANEL, WORD};
 
+/// Rows at a time: with two registers a row, 24 sums.
+pub(super) const ROWS: usize = 12;
+
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
-    })
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
 }
 
 /// `R` rows and one panel: two registers a row.
