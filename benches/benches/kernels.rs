@@ -141,16 +141,26 @@ fn causal_attention_4_1024_8_heads(bencher: Bencher, version: Version) {
     });
 }
 
-/// One new position, as decoding has it.
-#[divan::bench(args = [Kernel, Plain], sample_count = 50)]
-fn cached_attention_1024_8_heads(bencher: Bencher, version: Version) {
+#[divan::bench(args = [Kernel, Plain], consts = [1, 5, 128], sample_count = 50)]
+fn cached_attention_1024_8_heads<const NEW: usize>(bencher: Bencher, version: Version) {
+    cached_attention(bencher, version, NEW, 1024);
+}
+
+#[divan::bench(args = [Kernel, Plain], consts = [1, 5], sample_count = 50)]
+fn cached_attention_128_8_heads<const NEW: usize>(bencher: Bencher, version: Version) {
+    cached_attention(bencher, version, NEW, 128);
+}
+
+/// The last of so many positions of a cache: one as decoding has it, five as the verification of
+/// a draft has it, more where a text goes on.
+fn cached_attention(bencher: Bencher, version: Version, new: usize, held: usize) {
     let inputs = |d: &Device| {
         let [k, v] = [(); 2].map(|()| random([1, 8, 1024, 32], d));
-        (random([1, 1, 256], d), k, v)
+        (random([1, new, 256], d), k, v)
     };
     forward(bencher, inputs, |(q, k, v)| match version {
-        Kernel => calm_kernels::cached_attention(q, k, v, 1024, &[0]),
-        Plain => reference::cached_attention(q, k, v, 1024, &[0]),
+        Kernel => calm_kernels::cached_attention(q, k, v, held, &[0]),
+        Plain => reference::cached_attention(q, k, v, held, &[0]),
     });
 }
 

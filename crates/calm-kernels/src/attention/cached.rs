@@ -1,4 +1,6 @@
-//! Attention of a few new positions to a cache, as decoding has it.
+//! Attention of new positions to a cache, as decoding has it.
+
+use std::ops::Range;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::module::attention;
@@ -6,8 +8,11 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::cpu::simd::{exp, simd, sum};
+use super::tile::{self, Space, Tile};
+use crate::cpu::gemm::Mat;
+use crate::cpu::shared::Shared;
 use crate::cpu::tensor::{Floats, filled, tensor};
+use crate::linear::matmul_precision;
 use crate::on_flex;
 
 /// Backends that read a cache where it lies; never differentiated.
@@ -24,8 +29,8 @@ pub trait CachedAttentionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// New positions up to which the cache is read in place; more are a matter for matrix products.
-const FEW: usize = 8;
+/// Products of a query's numbers with those of keys from which on heads are shared out.
+const PARALLEL_FROM: usize = 1 << 18;
 
 /// Causal attention of the last positions of a cache to all that it holds.
 ///
@@ -58,7 +63,7 @@ pub fn cached_attention(
         "{new} of {held} of {capacity}"
     );
     assert_eq!(fillers.len(), batch, "one filler count per sequence");
-    if !on_flex(&q.device()) || q.is_autodiff() || new > FEW {
+    if !on_flex(&q.device()) || q.is_autodiff() {
         return cached_attention_reference(q, k, v, held, fillers);
     }
     let context = <Dispatch as CachedAttentionOps>::calm_cached_attention(
@@ -117,58 +122,48 @@ impl CachedAttentionOps for Flex {
         fillers: Vec<usize>,
     ) -> FloatTensor<Self> {
         let [q, k, v] = [q, k, v].map(Floats::new);
-        let (new, d, width) = (q.shape()[1], q.width(), k.width());
+        let (batch, new, d, width) = (q.shape()[0], q.shape()[1], q.width(), k.width());
         let (kv_heads, capacity) = (k.shape()[1], k.shape()[2]);
         let (heads, group) = (d / width, d / width / kv_heads);
-        let row = |b: usize, i: usize, h: usize, out: &mut [f32]| {
-            let seen = fillers[b]..held - new + i + 1;
-            if seen.is_empty() {
-                return out.fill(0.0);
-            }
-            let at = (b * kv_heads + h / group) * capacity;
-            let part = (at + seen.start) * width..(at + seen.end) * width;
-            let q = &q[(b * new + i) * d + h * width..][..width];
-            attend(q, &k[part.clone()], &v[part], out);
-        };
+        let precision = matmul_precision();
+        // Queries that are fillers themselves come first, and see nothing.
+        let first = |b: usize| (fillers[b] + new).saturating_sub(held).min(new);
+        let tiles: Vec<_> = (0..batch * heads)
+            .flat_map(|bh| {
+                let first = first(bh / heads);
+                tile::queries(new - first)
+                    .map(move |rows| (bh, first + rows.start..first + rows.end))
+            })
+            .collect();
         let out = filled(q.len(), |out| {
-            let work = out.len() * held;
-            let each = |(at, out): (usize, &mut [f32])| {
-                row(at / (new * heads), at / heads % new, at % heads, out);
+            for (b, out) in out.chunks_exact_mut((new * d).max(1)).enumerate() {
+                out[..first(b) * d].fill(0.0);
+            }
+            let out = Shared::new(out);
+            let attend = |space: &mut Space, (bh, rows): (usize, Range<usize>)| {
+                let (b, h) = (bh / heads, bh % heads);
+                let at = |i: usize| (b * new + i) * d + h * width;
+                let seen = fillers[b]..held - new + rows.end;
+                let start = (b * kv_heads + h / group) * capacity + seen.start;
+                let part = start * width..(start + seen.len()) * width;
+                space.attend(&Tile {
+                    q: Mat::strided(&q[at(rows.start)..], [rows.len(), width], [d, 1]),
+                    k: Mat::new(&k[part.clone()], seen.len(), width),
+                    v: Mat::new(&v[part], seen.len(), width),
+                    precision,
+                });
+                for (i, context) in rows.zip(space.context.chunks_exact(width)) {
+                    // SAFETY: the rows of this head and tile are this task's alone.
+                    unsafe { out.write(at(i), context) };
+                }
             };
-            if work < 1 << 18 {
-                out.chunks_exact_mut(width).enumerate().for_each(each);
+            if q.len() * held < PARALLEL_FROM {
+                let mut space = Space::default();
+                tiles.into_iter().for_each(|tile| attend(&mut space, tile));
             } else {
-                out.par_chunks_exact_mut(width).enumerate().for_each(each);
+                tiles.into_par_iter().for_each_init(Space::default, attend);
             }
         });
         tensor(out, q.shape().clone())
-    }
-}
-
-simd! {
-    // One query and head: keys and values of all positions that it sees, side by side.
-    fn attend(q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
-        let width = q.len();
-        let scale = 1.0 / (width as f32).sqrt();
-        let mut scores: Vec<f32> = Vec::with_capacity(k.len() / width);
-        let mut top = f32::NEG_INFINITY;
-        for k in k.chunks_exact(width) {
-            let score = sum(width, |j| q[j] * k[j]) * scale;
-            top = if score > top { score } else { top };
-            scores.push(score);
-        }
-        for score in scores.iter_mut() {
-            *score = exp(*score - top);
-        }
-        let weight = 1.0 / sum(scores.len(), |j| scores[j]);
-        out.fill(0.0);
-        for (v, score) in v.chunks_exact(width).zip(&scores) {
-            for (out, v) in out.iter_mut().zip(v) {
-                *out += score * v;
-            }
-        }
-        for out in out.iter_mut() {
-            *out *= weight;
-        }
     }
 }

@@ -3,13 +3,10 @@
 use rayon::prelude::*;
 
 use crate::cpu::gemm::{Into, Mat, MatMut, MatmulPrecision, gemm_serial};
-use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
+use crate::cpu::lanes::{Lanes, by_level, exp};
 use crate::cpu::shared::Shared;
 
-/// Queries of a tile.
-const QUERIES: usize = 128;
-/// Keys of a tile; none begins inside a tile of queries.
-const KEYS: usize = 2 * QUERIES;
+use super::tile::{self, Seen, Space, Tile, hide, largest_tile, scale};
 
 /// Sizes of one attention.
 #[derive(Clone, Copy)]
@@ -36,55 +33,6 @@ impl Sizes {
         let start = (b * self.positions + rows.start) * stride + h * self.width;
         Mat::strided(&x[start..], [rows.len(), self.width], [stride, 1])
     }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
-    }
-
-    /// The most queries and keys of a tile.
-    fn tile(&self) -> (usize, usize) {
-        (self.positions.min(QUERIES), self.positions.min(KEYS))
-    }
-
-    /// Tiles of queries.
-    fn queries(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        blocks(self.positions, QUERIES)
-    }
-
-    /// The tiles of keys that some of these queries see.
-    fn keys(
-        &self,
-        queries: &std::ops::Range<usize>,
-    ) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        blocks(queries.end, KEYS)
-    }
-}
-
-fn blocks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..n)
-        .step_by(size)
-        .map(move |first| first..n.min(first + size))
-}
-
-/// What the queries of a tile see of its keys: query i the first `before + i + 1`.
-#[derive(Clone, Copy)]
-struct Seen {
-    keys: usize,
-    before: usize,
-}
-
-impl Seen {
-    fn new(queries: &std::ops::Range<usize>, keys: &std::ops::Range<usize>) -> Self {
-        Self {
-            keys: keys.len(),
-            before: queries.start - keys.start,
-        }
-    }
-
-    /// The keys that query `i` sees.
-    fn of(&self, i: usize) -> usize {
-        self.keys.min(self.before + i + 1)
-    }
 }
 
 /// Writes the context and returns the log sums.
@@ -100,98 +48,27 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes, out: &mut [
     let mut log_sums = vec![0.0; batch * heads * positions];
     let (out, sums) = (Shared::new(out), Shared::new(&mut log_sums));
     let tiles: Vec<_> = (0..batch * heads)
-        .flat_map(|bh| sizes.queries().map(move |rows| (bh, rows)))
+        .flat_map(|bh| tile::queries(positions).map(move |rows| (bh, rows)))
         .collect();
-    let (most_queries, most_keys) = sizes.tile();
-    let space = || {
-        let scores = vec![0.0; most_queries * most_keys];
-        (scores, vec![0.0; most_queries * width])
-    };
     tiles
         .into_par_iter()
-        .for_each_init(space, |(scores, context), (bh, rows)| {
+        .for_each_init(Space::default, |space, (bh, rows)| {
             let (b, h) = (bh / heads, bh % heads);
             let kv = h / (heads / kv_heads);
-            let n = rows.len();
-            let q = sizes.rows(q, heads, b, h, rows.clone());
-            let context = &mut context[..n * width];
-            context.fill(0.0);
-            let (mut top, mut total) = (vec![f32::NEG_INFINITY; n], vec![0.0; n]);
-            for keys in sizes.keys(&rows) {
-                let seen = Seen::new(&rows, &keys);
-                let m = keys.len();
-                let scores = &mut scores[..n * m];
-                let k = sizes.rows(k, kv_heads, b, kv, keys.clone());
-                let tile = MatMut::new(scores, n, m);
-                gemm_serial(q, k.t(), tile, Into::Overwrite, precision);
-                soften(scores, seen, sizes.scale(), (&mut top, &mut total), context);
-                let v = sizes.rows(v, kv_heads, b, kv, keys);
-                let (scores, target) = (Mat::new(scores, n, m), MatMut::new(context, n, width));
-                gemm_serial(scores, v, target, Into::Add, precision);
-            }
-            for (i, context) in context.chunks_exact_mut(width).enumerate() {
-                for x in context.iter_mut() {
-                    *x /= total[i];
-                }
-                top[i] += total[i].ln();
-                let at = (b * positions + rows.start + i) * heads * width + h * width;
+            space.attend(&Tile {
+                q: sizes.rows(q, heads, b, h, rows.clone()),
+                k: sizes.rows(k, kv_heads, b, kv, 0..rows.end),
+                v: sizes.rows(v, kv_heads, b, kv, 0..rows.end),
+                precision,
+            });
+            for (i, context) in rows.clone().zip(space.context.chunks_exact(width)) {
                 // SAFETY: the rows of this head and tile are this task's alone.
-                unsafe { out.write(at, context) };
+                unsafe { out.write((b * positions + i) * heads * width + h * width, context) };
             }
             // SAFETY: as above.
-            unsafe { sums.write(bh * positions + rows.start, &top) };
+            unsafe { sums.write(bh * positions + rows.start, &space.log_sums) };
         });
     log_sums
-}
-
-by_level! {
-    /// Scores of a tile become exponentials above the running maximum of their row, which the sums
-    /// and the context so far are moved to. Hidden keys weigh nothing.
-    fn soften(
-        scores: &mut [f32],
-        seen: Seen,
-        scale: f32,
-        state: (&mut [f32], &mut [f32]),
-        context: &mut [f32],
-    ) = soften_rows[]
-}
-
-#[inline(always)]
-fn soften_rows<V: Lanes>(
-    scores: &mut [f32],
-    seen: Seen,
-    scale: f32,
-    (tops, totals): (&mut [f32], &mut [f32]),
-    context: &mut [f32],
-) {
-    let width = context.len() / tops.len();
-    for (i, row) in scores.chunks_exact_mut(seen.keys).enumerate() {
-        let count = hide::<V>(row, seen.of(i));
-        let top = tops[i].at_least(largest::<V>(&row[..count]) * scale);
-        let moved = exp(tops[i] - top);
-        if top > tops[i] {
-            for x in &mut context[i * width..][..width] {
-                *x *= moved;
-            }
-        }
-        let total = replace_all::<V>(
-            &mut row[..count],
-            |x| exp(V::splat(-top).add_product(x, V::splat(scale))),
-            |x| exp(x * scale - top),
-        );
-        row[seen.of(i)..].fill(0.0);
-        totals[i] = totals[i] * moved + total;
-        tops[i] = top;
-    }
-}
-
-/// Makes the scores from `seen` to the end of their vector those of hidden keys, and returns that
-/// end: rows are walked in whole vectors.
-#[inline(always)]
-fn hide<V: Lanes>(row: &mut [f32], seen: usize) -> usize {
-    let end = seen.next_multiple_of(V::N).min(row.len());
-    row[seen..end].fill(f32::NEG_INFINITY);
-    end
 }
 
 /// What the backward pass starts from.
@@ -231,15 +108,15 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
         precision,
         ..
     } = sizes;
-    let scale = sizes.scale();
+    let scale = scale(width);
     let group = heads / kv_heads;
     let (mut dk, mut dv) = (vec![0.0; positions * width], vec![0.0; positions * width]);
-    let (most_queries, most_keys) = sizes.tile();
+    let (most_queries, most_keys) = largest_tile(positions, positions);
     let mut weights = vec![0.0; most_queries * most_keys];
     let mut slopes = weights.clone();
     let mut dq = vec![0.0; most_queries * width];
     for h in kv * group..(kv + 1) * group {
-        for rows in sizes.queries() {
+        for rows in tile::queries(positions) {
             let n = rows.len();
             let of = |x| sizes.rows(x, heads, b, h, rows.clone());
             let (q, grad) = (of(saved.q), of(saved.grad));
@@ -250,7 +127,7 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
             dots(grads, contexts, [heads * width, width], &mut along);
             let log_sums = &saved.log_sums[(b * heads + h) * positions + rows.start..][..n];
             dq[..n * width].fill(0.0);
-            for keys in sizes.keys(&rows) {
+            for keys in tile::keys(rows.end) {
                 let m = keys.len();
                 let of = |x| sizes.rows(x, kv_heads, b, kv, keys.clone());
                 let (k, v) = (of(saved.k), of(saved.v));

@@ -6,6 +6,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod flex;
+mod tile;
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;

@@ -71,6 +71,19 @@ impl<'a> Mat<'a> {
         self.cols
     }
 
+    /// The rows in a range.
+    ///
+    /// # Panics
+    /// Where the range ends after the last row.
+    pub(crate) fn some_rows(self, rows: std::ops::Range<usize>) -> Self {
+        assert!(rows.end <= self.rows, "{rows:?} of {}", self.rows);
+        Self {
+            data: &self.data[rows.start * self.row_stride..],
+            rows: rows.len(),
+            ..self
+        }
+    }
+
     /// The transposed view.
     pub(crate) fn t(self) -> Self {
         Self {
