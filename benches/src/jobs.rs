@@ -43,6 +43,11 @@ impl Job {
     }
 }
 
+/// Their names.
+pub fn names() -> Vec<&'static str> {
+    all().iter().map(|job| job.name).collect()
+}
+
 /// All of them.
 pub fn all() -> Vec<Job> {
     let calm = calm_config(1024);

@@ -23,6 +23,10 @@ fn main() -> ExitCode {
             "steps" => steps(&options),
             "peer" => peer(&options),
             "growth" => rayon::scope(|_| grow(&options)),
+            "--help" | "-h" => {
+                println!("{USAGE}\nJOB is one of {}", jobs::names().join(", "));
+                Ok(())
+            }
             other => Err(format!("no command '{other}'\n{USAGE}")),
         }
     });
@@ -58,7 +62,7 @@ impl Options {
             svg: None,
             python: "python3".to_owned(),
         };
-        let known: Vec<&str> = jobs::all().iter().map(|job| job.name).collect();
+        let known = jobs::names();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
@@ -73,6 +77,7 @@ impl Options {
                     other => return Err(format!("--dtype '{other}' is neither f32 nor bf16")),
                 }),
                 job if known.contains(&job) => options.jobs.push(arg),
+                "--help" | "-h" => options.command = arg,
                 _ => {
                     let known = known.join(", ");
                     return Err(format!("no job '{arg}'; the jobs are {known}\n{USAGE}"));
@@ -171,8 +176,9 @@ fn steps(options: &Options) -> Result<(), String> {
             timing.peak_rss_bytes.unwrap_or(0) >> 20,
         );
         all.push(timing);
+        save(options, &all)?;
     }
-    save(options, &all)
+    Ok(())
 }
 
 /// Both programs on one job: medians over the rounds.
@@ -189,7 +195,7 @@ struct Pair {
 
 fn peer(options: &Options) -> Result<(), String> {
     println!(
-        "job              dtype      ours      peer  ratio (range)         ours, peer above start"
+        "job              dtype         ours      peer  ratio (range)         ours, peer above start"
     );
     let mut all = Vec::new();
     for (job, precision) in options.work() {
@@ -215,10 +221,15 @@ fn peer(options: &Options) -> Result<(), String> {
             ratio_range: [ratios[0], ratios[ratios.len() - 1]],
             rounds: options.rounds,
         };
+        // Where the processor lacks products of bf16, ours are in f32 while the peer emulates them.
+        let dtypes = match (&pair.ours.dtype, &pair.peer.dtype) {
+            (ours, peer) if ours == peer => ours.clone(),
+            (ours, peer) => format!("{ours}/{peer}"),
+        };
         println!(
-            "{:<16} {:<5} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB",
+            "{:<16} {:<8} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB",
             job,
-            precision.name(),
+            dtypes,
             pair.ours.tokens_per_s,
             pair.peer.tokens_per_s,
             pair.ratio,
@@ -228,8 +239,9 @@ fn peer(options: &Options) -> Result<(), String> {
             above_start(&pair.peer),
         );
         all.push(pair);
+        save(options, &all)?;
     }
-    save(options, &all)
+    Ok(())
 }
 
 /// How the time of a CALM training step grows.
@@ -271,6 +283,7 @@ fn above_start(timing: &Timing) -> u64 {
     peak.saturating_sub(timing.start_rss_bytes.unwrap_or(0)) >> 20
 }
 
+/// Writes what has been measured so far: a run that is stopped keeps it.
 fn save(options: &Options, records: &impl Serialize) -> Result<(), String> {
     let Some(path) = &options.json else {
         return Ok(());

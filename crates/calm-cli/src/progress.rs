@@ -66,6 +66,10 @@ impl Progress {
                     self.line(&format!("skipped {bad_lines} bad lines"));
                 }
             }
+            Event::PrecisionLacking(precision) => self.line(&format!(
+                "precision {}: not on this processor, products stay in f32",
+                precision.name()
+            )),
             Event::StageStarted {
                 stage,
                 from,

@@ -65,6 +65,15 @@ impl Precision {
         }
     }
 
+    /// What it comes to on the processor that this runs on: f32, where that has no products of
+    /// bf16.
+    pub fn on_this_machine(self) -> Self {
+        match self.of_products().on_this_machine() {
+            MatmulPrecision::F32 => Self::F32,
+            MatmulPrecision::Bf16 => Self::Bf16,
+        }
+    }
+
     /// What the kernels call it.
     pub fn of_products(self) -> MatmulPrecision {
         match self {

@@ -5,6 +5,8 @@ use std::path::Path;
 use calm_data::{FetchEvent, PrepareProgress};
 use calm_report::{EvalPoint, MetricRow, SampleText, Stage, Summary};
 
+use crate::Precision;
+
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -26,6 +28,8 @@ pub enum Event<'a> {
         /// JSONL lines that were skipped as bad.
         bad_lines: u64,
     },
+    /// The processor lacks products of the precision that was asked for, and makes them in f32.
+    PrecisionLacking(Precision),
     /// A stage begins, or goes on after `from` steps.
     StageStarted {
         /// Which.

@@ -94,7 +94,7 @@ pub fn train(
     tokenizer.save(&directory.tokenizer())?;
     info.device = options.device_name.to_owned();
     info.seed = experiment.seed;
-    info.precision = experiment.precision.name().to_owned();
+    info.precision = experiment.precision.on_this_machine().name().to_owned();
     info.save(&directory.run())?;
     // Last, because a directory with a configuration is a run that can be resumed.
     write_atomic(
@@ -133,8 +133,10 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let experiment = preset::load(&directory.config())?;
     check_device(&experiment, options)?;
     let mut info = RunInfo::load(&directory.run())?;
-    if info.device != options.device_name {
+    let precision = experiment.precision.on_this_machine().name();
+    if info.device != options.device_name || info.precision != precision {
         // A run may move to another device; its records then name the one it ends on.
+        info.precision = precision.to_owned();
         info.device = options.device_name.to_owned();
         info.device_identity = format!("{:?}", options.device);
         info.save(&directory.run())?;
@@ -193,6 +195,9 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     let found = Found::look(directory, tokenizer)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
+    if experiment.precision.on_this_machine() != experiment.precision {
+        observe(Event::PrecisionLacking(experiment.precision));
+    }
     let counts = unigram(store.train(), experiment.model.vocab_size);
     let device = options.device;
     let mut run = Run {

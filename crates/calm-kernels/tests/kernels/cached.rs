@@ -67,3 +67,11 @@ fn a_text_of_fillers_alone_is_no_fault() {
         assert!(numbers.iter().all(|x| x.is_finite()));
     }
 }
+
+#[test]
+fn no_new_position() {
+    let q = Tensor::<3>::from_data(numbers([2, 0, 4], 1), &device());
+    let cache = Tensor::<4>::from_data(numbers([2, 1, 4, 2], 2), &device());
+    let context = cached_attention(q, cache.clone(), cache, 3, &[0, 0]);
+    assert_eq!(context.dims(), [2, 0, 4]);
+}

@@ -23,7 +23,7 @@ pub(super) fn available() -> bool {
 }
 
 /// Whether it has the dot product of bf16 pairs.
-fn has_bf16() -> bool {
+pub(super) fn has_bf16() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| is_x86_feature_detected!("avx512bf16"))
 }
