@@ -44,7 +44,7 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Contents of `run.json`, written before step 0.
+/// Contents of `run.json`, written before step 0 and where a resumed run has moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Commit that the binary was built from, where it is known.
@@ -59,7 +59,7 @@ pub struct RunInfo {
     pub device: String,
     /// What that device turned out to be (adapter, driver).
     pub device_identity: String,
-    /// Number formats of parameters and computation.
+    /// How matrix products of training were rounded; "bf16, then f32" where a run has moved.
     pub precision: String,
     /// Seed of every random choice.
     pub seed: u64,

@@ -63,6 +63,17 @@ impl Found {
         }
     }
 
+    /// Whether the stages have no step left.
+    pub(crate) fn is_trained(&self, stages: Stages, experiment: &Experiment) -> bool {
+        let lm = self.lm.as_ref().map_or(0, |(state, _)| state.step);
+        let baseline = self.baseline.as_ref().map_or(0, |(state, _)| state.step);
+        match stages {
+            Stages::Autoencoder => self.autoencoder_complete(experiment),
+            Stages::All | Stages::Lm => lm >= experiment.lm.steps,
+            Stages::Baseline => baseline >= experiment.baseline.training.steps,
+        }
+    }
+
     fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
         let steps = experiment.autoencoder.steps;
         self.autoencoder

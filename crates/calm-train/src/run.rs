@@ -17,7 +17,7 @@ use crate::found::{Found, cut_records};
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
 use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask};
-use crate::{Error, Result, data, machine, preset};
+use crate::{Error, Precision, Result, data, machine, preset};
 
 /// Which stages to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub fn train(
         store,
         started,
     };
-    go_on(&prepared, options, observe)
+    go_on(prepared, options, observe)
 }
 
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
@@ -132,15 +132,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let directory = RunDir::open(&options.out)?;
     let experiment = preset::load(&directory.config())?;
     check_device(&experiment, options)?;
-    let mut info = RunInfo::load(&directory.run())?;
-    let precision = experiment.precision.on_this_machine().name();
-    if info.device != options.device_name || info.precision != precision {
-        // A run may move to another device; its records then name the one it ends on.
-        info.precision = precision.to_owned();
-        info.device = options.device_name.to_owned();
-        info.device_identity = format!("{:?}", options.device);
-        info.save(&directory.run())?;
-    }
+    let info = RunInfo::load(&directory.run())?;
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
     let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
     let prepared = Prepared {
@@ -151,7 +143,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
         store,
         started,
     };
-    go_on(&prepared, options, observe)
+    go_on(prepared, options, observe)
 }
 
 /// Text enough to train and to evaluate on, before anything is written.
@@ -183,19 +175,45 @@ struct Prepared {
     started: Instant,
 }
 
-fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
+/// Brings the record of a run up to what it goes on with, which may be another device or another
+/// processor. Returns whether there was a change.
+fn update(
+    info: &mut RunInfo,
+    is_trained: bool,
+    precision: Precision,
+    options: &Options<'_>,
+) -> bool {
+    let before = info.clone();
+    if info.device != options.device_name {
+        info.device = options.device_name.to_owned();
+        info.device_identity = format!("{:?}", options.device);
+    }
+    if !is_trained && !info.precision.ends_with(precision.name()) {
+        info.precision = format!("{}, then {}", info.precision, precision.name());
+    }
+    *info != before
+}
+
+fn go_on(prepared: Prepared, options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let Prepared {
         experiment,
-        info,
+        mut info,
         directory,
         tokenizer,
         store,
         started,
     } = prepared;
+    let (experiment, directory) = (&experiment, &directory);
+    let (tokenizer, store) = (&tokenizer, &store);
     let found = Found::look(directory, tokenizer)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
-    if experiment.precision.on_this_machine() != experiment.precision {
+    let precision = experiment.precision.on_this_machine();
+    let is_trained = found.is_trained(options.stages, experiment);
+    if update(&mut info, is_trained, precision, options) {
+        info.save(&directory.run())?;
+    }
+    if !is_trained && precision != experiment.precision {
         observe(Event::PrecisionLacking(experiment.precision));
     }
     let counts = unigram(store.train(), experiment.model.vocab_size);
@@ -207,11 +225,11 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         store,
         unigram: &counts,
         device,
-        peak_flops: machine::matmul_peak(device, prepared.experiment.precision),
+        peak_flops: machine::matmul_peak(device, precision),
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,
-        started: *started,
+        started,
         earlier_seconds: found
             .states()
             .map(|state| state.wall_seconds)
@@ -230,7 +248,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         .filter(|s| is_baseline(s.stage) != (options.stages == Stages::Baseline))
         .map(|state| state.tokens)
         .sum();
-    let Some(summary) = finish(trained, other_tokens, info, &run, observe)? else {
+    let Some(summary) = finish(trained, other_tokens, &info, &run, observe)? else {
         return Ok(RunEnd::Interrupted);
     };
     summary.save(&directory.summary())?;

@@ -142,20 +142,18 @@ impl CachedAttentionOps for Flex {
             let out = Shared::new(out);
             let attend = |space: &mut Space, (bh, rows): (usize, Range<usize>)| {
                 let (b, h) = (bh / heads, bh % heads);
-                let at = |i: usize| (b * new + i) * d + h * width;
+                let first = (b * new + rows.start) * d + h * width;
                 let seen = fillers[b]..held - new + rows.end;
                 let start = (b * kv_heads + h / group) * capacity + seen.start;
                 let part = start * width..(start + seen.len()) * width;
                 space.attend(&Tile {
-                    q: Mat::strided(&q[at(rows.start)..], [rows.len(), width], [d, 1]),
+                    q: Mat::strided(&q[first..], [rows.len(), width], [d, 1]),
                     k: Mat::new(&k[part.clone()], seen.len(), width),
                     v: Mat::new(&v[part], seen.len(), width),
                     precision,
                 });
-                for (i, context) in rows.zip(space.context.chunks_exact(width)) {
-                    // SAFETY: the rows of this head and tile are this task's alone.
-                    unsafe { out.write(at(i), context) };
-                }
+                // SAFETY: the rows of this head and tile are this task's alone.
+                unsafe { space.write(out, first, d) };
             };
             if q.len() * held < PARALLEL_FROM {
                 let mut space = Space::default();

@@ -61,12 +61,13 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes, out: &mut [
                 v: sizes.rows(v, kv_heads, b, kv, 0..rows.end),
                 precision,
             });
-            for (i, context) in rows.clone().zip(space.context.chunks_exact(width)) {
-                // SAFETY: the rows of this head and tile are this task's alone.
-                unsafe { out.write((b * positions + i) * heads * width + h * width, context) };
+            let stride = heads * width;
+            let start = (b * positions + rows.start) * stride + h * width;
+            // SAFETY: the rows of this head and tile are this task's alone.
+            unsafe {
+                space.write(out, start, stride);
+                sums.write(bh * positions + rows.start, &space.log_sums);
             }
-            // SAFETY: as above.
-            unsafe { sums.write(bh * positions + rows.start, &space.log_sums) };
         });
     log_sums
 }

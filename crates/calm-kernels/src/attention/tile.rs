@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::cpu::gemm::{Into, Mat, MatMut, MatmulPrecision, gemm_serial};
 use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
+use crate::cpu::shared::Shared;
 
 /// Queries of a tile.
 const QUERIES: usize = 128;
@@ -85,6 +86,18 @@ impl Space {
             *top += total.ln();
         }
     }
+
+    /// Writes the contexts to rows of which the first begins at `start`, `stride` numbers apart.
+    ///
+    /// # Safety
+    /// No other thread reads or writes there meanwhile, and the slice is still borrowed.
+    pub(super) unsafe fn write(&self, to: Shared, start: usize, stride: usize) {
+        let width = self.context.len() / self.log_sums.len();
+        for (i, context) in self.context.chunks_exact(width).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.write(start + i * stride, context) };
+        }
+    }
 }
 
 fn refill(numbers: &mut Vec<f32>, n: usize, value: f32) {
@@ -142,10 +155,6 @@ fn soften_rows<V: Lanes>(
 ) {
     let width = context.len() / tops.len();
     for (i, row) in scores.chunks_exact_mut(seen.keys).enumerate() {
-        if seen.of(i) == 0 {
-            row.fill(0.0);
-            continue;
-        }
         let count = hide::<V>(row, seen.of(i));
         let top = tops[i].at_least(largest::<V>(&row[..count]) * scale);
         let moved = exp(tops[i] - top);

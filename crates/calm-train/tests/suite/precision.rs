@@ -48,3 +48,23 @@ fn a_resume_goes_on_in_the_same_precision() {
     place.resume("parts", Stages::All, None).unwrap();
     assert_eq!(logged(&place.run("parts")), logged(&place.run("whole")));
 }
+
+#[test]
+fn a_record_names_all_precisions_that_trained() {
+    let place = Place::new();
+    place
+        .train("moved", Stages::All, Some((Stage::Lm, 3)))
+        .unwrap();
+    let run = RunDir::open(place.run("moved")).unwrap();
+    let mut info = RunInfo::load(&run.run()).unwrap();
+    info.precision = "bf16".to_owned();
+    info.save(&run.run()).unwrap();
+    let precision = || RunInfo::load(&run.run()).unwrap().precision;
+    place.resume("moved", Stages::All, None).unwrap();
+    assert_eq!(precision(), "bf16, then f32");
+
+    // A trained run is only scored again.
+    info.save(&run.run()).unwrap();
+    place.resume("moved", Stages::All, None).unwrap();
+    assert_eq!(precision(), "bf16");
+}

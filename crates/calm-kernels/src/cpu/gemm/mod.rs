@@ -20,13 +20,14 @@ pub enum MatmulPrecision {
     #[default]
     F32,
     /// Factors rounded to bf16, sums in f32. Where the machine has no bf16 dot product this is
-    /// the same as [`MatmulPrecision::F32`]; so are products with a handful of rows on the left,
-    /// whose time is that of reading the right factor.
+    /// the same as [`MatmulPrecision::F32`]; so are products with at most five rows, as decoding has
+    /// them, where both factors can be read as they lie.
     Bf16,
 }
 
 impl MatmulPrecision {
-    /// How products are rounded by the processor that this runs on.
+    /// How products are rounded by the processor that this runs on, the exception for few rows
+    /// aside.
     pub fn on_this_machine(self) -> Self {
         #[cfg(target_arch = "x86_64")]
         if avx512::available() && avx512::has_bf16() {

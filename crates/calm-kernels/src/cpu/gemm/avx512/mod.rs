@@ -43,7 +43,7 @@ pub(super) fn gemm(
     assert!(available());
     // SAFETY: the instructions were found.
     unsafe {
-        if precision == MatmulPrecision::Bf16 && has_bf16() {
+        if precision.on_this_machine() == MatmulPrecision::Bf16 {
             blocks::gemm::<Bf16>(threads, a, b, c, into);
         } else {
             blocks::gemm::<F32>(threads, a, b, c, into);
