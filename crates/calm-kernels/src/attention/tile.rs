@@ -48,7 +48,7 @@ pub(super) struct Tile<'a> {
 pub(super) struct Space {
     scores: Vec<f32>,
     /// `[queries, width]`
-    pub context: Vec<f32>,
+    context: Vec<f32>,
     /// The logarithm of every query's sum of exponentials.
     pub log_sums: Vec<f32>,
     totals: Vec<f32>,
