@@ -109,7 +109,7 @@ pub fn train(
         store,
         started,
     };
-    go_on(prepared, options, observe)
+    go_on(&prepared, options, observe)
 }
 
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
@@ -143,7 +143,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
         store,
         started,
     };
-    go_on(prepared, options, observe)
+    go_on(&prepared, options, observe)
 }
 
 /// Text enough to train and to evaluate on, before anything is written.
@@ -175,15 +175,14 @@ struct Prepared {
     started: Instant,
 }
 
-/// Brings the record of a run up to what it goes on with, which may be another device or another
-/// processor. Returns whether there was a change.
-fn update(
-    info: &mut RunInfo,
+/// The record of a run with what it goes on with, which may be another device or another
+/// processor. Of a trained run the precision stays.
+fn moved(
+    mut info: RunInfo,
     is_trained: bool,
     precision: Precision,
     options: &Options<'_>,
-) -> bool {
-    let before = info.clone();
+) -> RunInfo {
     if info.device != options.device_name {
         info.device = options.device_name.to_owned();
         info.device_identity = format!("{:?}", options.device);
@@ -191,27 +190,26 @@ fn update(
     if !is_trained && !info.precision.ends_with(precision.name()) {
         info.precision = format!("{}, then {}", info.precision, precision.name());
     }
-    *info != before
+    info
 }
 
-fn go_on(prepared: Prepared, options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
+fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let Prepared {
         experiment,
-        mut info,
+        info,
         directory,
         tokenizer,
         store,
         started,
     } = prepared;
-    let (experiment, directory) = (&experiment, &directory);
-    let (tokenizer, store) = (&tokenizer, &store);
     let found = Found::look(directory, tokenizer)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
     let precision = experiment.precision.on_this_machine();
     let is_trained = found.is_trained(options.stages, experiment);
-    if update(&mut info, is_trained, precision, options) {
-        info.save(&directory.run())?;
+    let record = moved(info.clone(), is_trained, precision, options);
+    if record != *info {
+        record.save(&directory.run())?;
     }
     if !is_trained && precision != experiment.precision {
         observe(Event::PrecisionLacking(experiment.precision));
@@ -229,7 +227,7 @@ fn go_on(prepared: Prepared, options: &Options<'_>, observe: Observer<'_>) -> Re
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,
-        started,
+        started: *started,
         earlier_seconds: found
             .states()
             .map(|state| state.wall_seconds)
@@ -248,7 +246,7 @@ fn go_on(prepared: Prepared, options: &Options<'_>, observe: Observer<'_>) -> Re
         .filter(|s| is_baseline(s.stage) != (options.stages == Stages::Baseline))
         .map(|state| state.tokens)
         .sum();
-    let Some(summary) = finish(trained, other_tokens, &info, &run, observe)? else {
+    let Some(summary) = finish(trained, other_tokens, &record, &run, observe)? else {
         return Ok(RunEnd::Interrupted);
     };
     summary.save(&directory.summary())?;

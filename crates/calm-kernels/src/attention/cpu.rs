@@ -112,7 +112,7 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
     let scale = scale(width);
     let group = heads / kv_heads;
     let (mut dk, mut dv) = (vec![0.0; positions * width], vec![0.0; positions * width]);
-    let (most_queries, most_keys) = largest_tile(positions, positions);
+    let (most_queries, most_keys) = largest_tile(positions);
     let mut weights = vec![0.0; most_queries * most_keys];
     let mut slopes = weights.clone();
     let mut dq = vec![0.0; most_queries * width];

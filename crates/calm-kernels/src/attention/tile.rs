@@ -21,9 +21,9 @@ pub(super) fn keys(n: usize) -> impl Iterator<Item = Range<usize>> {
     blocks(n, KEYS)
 }
 
-/// The most queries and keys of a tile, of so many.
-pub(super) fn largest_tile(queries: usize, keys: usize) -> (usize, usize) {
-    (queries.min(QUERIES), keys.min(KEYS))
+/// The most queries and keys of a tile, of so many positions.
+pub(super) fn largest_tile(positions: usize) -> (usize, usize) {
+    (positions.min(QUERIES), positions.min(KEYS))
 }
 
 fn blocks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {

@@ -20,8 +20,8 @@ pub enum MatmulPrecision {
     #[default]
     F32,
     /// Factors rounded to bf16, sums in f32. Where the machine has no bf16 dot product this is
-    /// the same as [`MatmulPrecision::F32`]; so are products with at most five rows, as decoding has
-    /// them, where both factors can be read as they lie.
+    /// the same as [`MatmulPrecision::F32`]; so are products with at most five rows, as decoding
+    /// has them, where both factors can be read as they lie.
     Bf16,
 }
 
