@@ -27,6 +27,9 @@ pub enum CliError {
         path: PathBuf,
         source: std::io::Error,
     },
+    /// Whoever read standard output has gone: nothing more is to be done or said.
+    #[error("nobody reads standard output any more")]
+    NobodyReads,
     /// Saved and stopped on request.
     #[error("{0}")]
     Interrupted(String),

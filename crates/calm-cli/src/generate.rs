@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 use crate::error::{CliError, Result};
 use crate::model::{AnyCheckpoint, ModelArgs};
-use crate::output::print;
+use crate::output::{print, tell};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -158,7 +158,7 @@ fn baseline(
         generator.stop().is_none().then(|| generator.step())
     })?;
     let stats = generator.stats();
-    eprintln!(
+    tell(&format!(
         "{} tokens in {} passes of the model ({:.2} a token) and {} of the draft; {} of {} \
          proposals accepted ({:.0} %)",
         stats.tokens,
@@ -168,7 +168,7 @@ fn baseline(
         stats.accepted,
         stats.proposed,
         100.0 * stats.acceptance()
-    );
+    ));
     Ok(())
 }
 

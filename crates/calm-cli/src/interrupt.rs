@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::output::tell;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static SAVING: AtomicBool = AtomicBool::new(false);
 
@@ -13,7 +15,7 @@ pub fn install() -> &'static AtomicBool {
         if !SAVING.load(Ordering::SeqCst) || REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once without saving");
+        tell("\nstopping after this step; press Ctrl-C again to stop at once without saving");
     });
     &REQUESTED
 }

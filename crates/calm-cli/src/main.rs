@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use error::CliError;
+use output::tell;
 
 #[global_allocator]
 static ALLOCATOR: calm_alloc::Allocator = calm_alloc::ALLOCATOR;
@@ -72,12 +73,14 @@ fn execute(command: Command) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // As a program has it that the system ends at a broken pipe: 128 + SIGPIPE.
+        Err(CliError::NobodyReads) => ExitCode::from(141),
         Err(CliError::Interrupted(message)) => {
-            eprintln!("{message}");
+            tell(&message);
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -1,18 +1,22 @@
 //! Where a model comes from: `--run DIR` or `--model DIR`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use calm_data::Tokenizer;
-use calm_lm::{BaselineCheckpoint, Checkpoint, Kind, checkpoint_kind};
+use calm_lm::{
+    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, Kind, checkpoint_kind,
+};
 use calm_report::RunDir;
+use calm_train::Newest;
 use clap::Args;
 
 use crate::error::Result;
+use crate::output::tell;
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Place {
-    /// A run directory; its newest language-model checkpoint is used.
+    /// A run directory; its newest valid language-model checkpoint is used.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// A checkpoint directory.
@@ -51,9 +55,9 @@ impl ModelArgs {
             (Some(run), _) => {
                 let run = RunDir::open(run)?;
                 let checkpoint = if self.baseline {
-                    AnyCheckpoint::Baseline(calm_train::baseline_checkpoint(&run)?)
+                    AnyCheckpoint::Baseline(told(calm_train::baseline_checkpoint(&run)?))
                 } else {
-                    AnyCheckpoint::Calm(calm_train::language_model_checkpoint(&run)?)
+                    AnyCheckpoint::Calm(told(calm_train::language_model_checkpoint(&run)?))
                 };
                 Ok((checkpoint, Some(run)))
             }
@@ -67,4 +71,17 @@ impl ModelArgs {
             (None, None) => unreachable!("clap requires one of them"),
         }
     }
+}
+
+/// The checkpoint, after a line on stderr for each that should have come before it.
+fn told<C: CheckpointConfig>(newest: Newest<C>) -> CheckpointOf<C> {
+    for error in &newest.passed_over {
+        tell(&passed_over(error, newest.checkpoint.directory()));
+    }
+    newest.checkpoint
+}
+
+/// What is said where a newer checkpoint can't be used.
+pub fn passed_over(error: &calm_lm::Error, taken: &Path) -> String {
+    format!("{error}; taking {} in its place", taken.display())
 }

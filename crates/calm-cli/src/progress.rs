@@ -8,6 +8,9 @@ use calm_report::{Stage, format};
 use calm_train::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::model::passed_over;
+use crate::output::tell;
+
 /// Shows the events of a run on stderr.
 pub struct Progress {
     terminal: bool,
@@ -66,6 +69,7 @@ impl Progress {
                     self.line(&format!("skipped {bad_lines} bad lines"));
                 }
             }
+            Event::PassedOver { error, taken } => self.line(&passed_over(error, taken)),
             Event::PrecisionLacking(precision) => self.line(&format!(
                 "precision {}: not on this processor, products stay in f32",
                 precision.name()
@@ -111,14 +115,14 @@ impl Progress {
                 if !self.terminal {
                     let speed = format::count(row.tokens_per_s);
                     let left = row.seconds / row.step as f64 * (self.steps - row.step) as f64;
-                    eprintln!(
+                    tell(&format!(
                         "{} {}/{}  loss {:.4}  {speed} tokens/s  {} left",
                         row.stage,
                         row.step,
                         self.steps,
                         row.loss,
                         format::duration(left)
-                    );
+                    ));
                 }
             }
             Event::Evaluated(point) => {
@@ -183,7 +187,7 @@ impl Progress {
                 bar.enable_steady_tick(Duration::from_millis(100));
                 self.bar = Some(bar);
             }
-            FetchState::Fetching => eprintln!("fetching {corpus}"),
+            FetchState::Fetching => tell(&format!("fetching {corpus}")),
             FetchState::Done => {
                 self.finish_bar();
                 self.line(&format!("fetched {corpus}"));
@@ -198,7 +202,7 @@ impl Progress {
             if self.terminal {
                 self.bar = Some(bar(of as u64, 0, "scoring held-out windows"));
             } else {
-                eprintln!("scoring {of} held-out windows");
+                tell(&format!("scoring {of} held-out windows"));
             }
         }
         if let Some(bar) = &self.bar {
@@ -212,7 +216,7 @@ impl Progress {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tell(text),
         }
     }
 }

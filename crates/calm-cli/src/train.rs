@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use calm_data::CacheDir;
 use calm_lm::DEVICE_FORMS;
-use calm_report::{Host, RunInfo, format, utc_now};
+use calm_report::{Host, RunDir, RunInfo, format, utc_now};
 use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
 use clap::ValueEnum;
 
@@ -18,13 +18,12 @@ pub struct Args {
     /// The preset.
     #[arg(
         long,
-        default_value = "nano",
         help = format!(
-            "A preset ({}) or a complete .toml file",
+            "A preset ({}) or a complete .toml file [default: nano]",
             preset::PRESETS.map(|(name, _)| name).join(", ")
         )
     )]
-    preset: String,
+    preset: Option<String>,
     /// The device.
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
@@ -37,8 +36,9 @@ pub struct Args {
     /// The run directory [default: runs/NAME with the name of the preset].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in the directory, exactly where its newest checkpoint stands.
-    #[arg(long, conflicts_with_all = ["corpus", "set", "preset"])]
+    /// Go on with the run in the directory, exactly where its newest valid checkpoint stands; what
+    /// else is given must agree with the run.
+    #[arg(long)]
     resume: bool,
     /// Override a value of the configuration, for example optim.lr=3e-4.
     #[arg(long, num_args = 1.., value_name = "KEY=VALUE")]
@@ -58,7 +58,22 @@ enum StageArg {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let default = if preset::is_token_model(&args.preset) {
+    let mut set = args.set.clone();
+    if !args.corpus.is_empty() {
+        let list = serde_json::to_string(&args.corpus).expect("strings have a JSON form");
+        set.push(format!("data.corpus={list}"));
+    }
+    let name = args.preset.as_deref().unwrap_or("nano");
+    let mut experiment = preset::resolve(name, &set)?;
+    let out = args
+        .out
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
+    if args.resume {
+        let config = RunDir::open(&out)?.config();
+        preset::check_resume(&config, args.preset.as_deref(), &set)?;
+        experiment = preset::load(&config)?;
+    }
+    let default = if preset::is_token_model(&experiment.preset) {
         StageArg::Baseline
     } else {
         StageArg::All
@@ -69,15 +84,6 @@ pub fn run(args: Args) -> Result<()> {
         StageArg::Lm => Stages::Lm,
         StageArg::Baseline => Stages::Baseline,
     };
-    let mut set = args.set.clone();
-    if !args.corpus.is_empty() {
-        let list = serde_json::to_string(&args.corpus).expect("strings have a JSON form");
-        set.push(format!("data.corpus={list}"));
-    }
-    let experiment = preset::resolve(&args.preset, &set)?;
-    let out = args
-        .out
-        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
     let device = calm_lm::open_device(&args.device)?;
     let options = Options {
         out: out.clone(),

@@ -123,8 +123,8 @@ enum Model {
 impl Model {
     fn load(kind: CellKind, run: &RunDir, device: &Device) -> Result<Self> {
         Ok(match kind {
-            CellKind::Calm => Self::Calm(language_model_checkpoint(run)?.load(device)?),
-            CellKind::Baseline => Self::Token(baseline_checkpoint(run)?.load(device)?),
+            CellKind::Calm => Self::Calm(language_model_checkpoint(run)?.checkpoint.load(device)?),
+            CellKind::Baseline => Self::Token(baseline_checkpoint(run)?.checkpoint.load(device)?),
         })
     }
 

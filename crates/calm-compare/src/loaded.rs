@@ -134,12 +134,18 @@ pub(crate) fn check(cell: &Cell, text: &Text, options: &Options<'_>) -> Result<(
             let before = experiment.autoencoder.total_tokens(window);
             let asked = [before, experiment.lm.total_tokens(window)];
             let checkpoint = language_model_checkpoint(&directory);
-            (checkpoint.and_then(|c| TrainState::of(&c)), asked)
+            (
+                checkpoint.and_then(|c| TrainState::of(&c.checkpoint)),
+                asked,
+            )
         }
         CellKind::Baseline => {
             let asked = [0, experiment.baseline.training.total_tokens(window)];
             let checkpoint = baseline_checkpoint(&directory);
-            (checkpoint.and_then(|c| TrainState::of(&c)), asked)
+            (
+                checkpoint.and_then(|c| TrainState::of(&c.checkpoint)),
+                asked,
+            )
         }
     };
     let state = state.map_err(|e| bad(format!("can't be read: {e}")))?;

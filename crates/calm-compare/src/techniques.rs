@@ -84,7 +84,7 @@ pub(crate) fn techniques(
         return Ok(Some(Vec::new()));
     };
     let load_token = |cell: &Cell| -> Result<LoadedToken> {
-        let checkpoint = baseline_checkpoint(&options.run(cell)?)?;
+        let checkpoint = baseline_checkpoint(&options.run(cell)?)?.checkpoint;
         Ok(LoadedToken {
             model: checkpoint.load(device)?,
             config: checkpoint.config().clone(),
@@ -92,7 +92,7 @@ pub(crate) fn techniques(
         })
     };
     let load_calm = |cell: &Cell| -> Result<LoadedCalm> {
-        let checkpoint = language_model_checkpoint(&options.run(cell)?)?;
+        let checkpoint = language_model_checkpoint(&options.run(cell)?)?.checkpoint;
         Ok(LoadedCalm {
             model: checkpoint.load(device)?,
             config: checkpoint.config().clone(),

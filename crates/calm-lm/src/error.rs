@@ -37,10 +37,7 @@ pub enum Error {
         missing: String,
     },
     /// A file of a checkpoint is not what was written.
-    #[error(
-        "{}: damaged checkpoint file ({detail}); write the name of an older checkpoint into the file `latest` beside it, or train again",
-        path.display()
-    )]
+    #[error("{}: damaged checkpoint file ({detail})", path.display())]
     DamagedCheckpoint {
         /// The file.
         path: PathBuf,

@@ -77,6 +77,11 @@ impl RunDir {
         self.root.join("summary.json")
     }
 
+    /// `lock`: held by the process that trains in the directory.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
     /// `samples/`: a [`crate::SampleText`] per file.
     pub fn samples(&self) -> PathBuf {
         self.root.join("samples")

@@ -43,6 +43,19 @@ pub struct Experiment {
     pub checkpoint: CheckpointConfig,
 }
 
+/// Which stages to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// The autoencoder, then the language model.
+    All,
+    /// The autoencoder alone.
+    Autoencoder,
+    /// The language model on the autoencoder that the run directory holds.
+    Lm,
+    /// The token baseline, which needs neither.
+    Baseline,
+}
+
 /// How the matrix products of a training step round. Weights, gradients, the optimizer and
 /// everything between the products stay in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -80,6 +80,40 @@ pub enum Error {
         /// What the model expects.
         expected: usize,
     },
+    /// Another process trains in the directory.
+    #[error(
+        "{}: {holder}, is training here; wait for its end, stop it, or give another --out",
+        run.display()
+    )]
+    Locked {
+        /// The run directory.
+        run: PathBuf,
+        /// Which process, and since when.
+        holder: String,
+    },
+    /// Checkpoints, and none that can be read.
+    #[error(
+        "{}: none of its checkpoints is valid; the newest: {newest}; remove the directory to train the stage from its start",
+        stage.display()
+    )]
+    NoValidCheckpoint {
+        /// The stage's directory of checkpoints.
+        stage: PathBuf,
+        /// What is wrong with the newest.
+        newest: Box<calm_lm::Error>,
+    },
+    /// An option beside `--resume` that says another thing than the run.
+    #[error(
+        "{key} is {run} in the run, and {given} was given; leave it out to go on, or start a new run with another --out"
+    )]
+    ResumeDiffers {
+        /// The key of the configuration.
+        key: String,
+        /// The run's value.
+        run: String,
+        /// The value given.
+        given: String,
+    },
     /// Stage autoencoder where a language model stands on the autoencoder already.
     #[error(
         "{}: the run has a language model on this autoencoder; resume with --stage all or lm",

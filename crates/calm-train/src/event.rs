@@ -30,6 +30,13 @@ pub enum Event<'a> {
     },
     /// The processor lacks products of the precision that was asked for, and makes them in f32.
     PrecisionLacking(Precision),
+    /// A checkpoint can't be used, and the newest valid one is taken in its place.
+    PassedOver {
+        /// What is wrong with it.
+        error: &'a calm_lm::Error,
+        /// What is taken.
+        taken: &'a Path,
+    },
     /// A stage begins, or goes on after `from` steps.
     StageStarted {
         /// Which.

@@ -4,12 +4,12 @@ use calm_data::{TokenStore, Tokenizer};
 use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
 use calm_report::{MetricRow, RunDir, Stage, truncate_after};
 
-use crate::config::Experiment;
-use crate::run::Stages;
-use crate::state::{TrainState, latest};
+use crate::config::{Experiment, Stages};
+use crate::event::{Event, Observer};
+use crate::state::{TrainState, newest};
 use crate::{Error, Result};
 
-/// The newest checkpoints in a run directory.
+/// The newest valid checkpoints in a run directory.
 pub(crate) struct Found {
     pub autoencoder: Option<(TrainState, Checkpoint)>,
     pub lm: Option<(TrainState, Checkpoint)>,
@@ -17,24 +17,36 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn look(directory: &RunDir, tokenizer: &Tokenizer) -> Result<Self> {
+    pub(crate) fn look(
+        directory: &RunDir,
+        tokenizer: &Tokenizer,
+        observe: Observer<'_>,
+    ) -> Result<Self> {
         fn find<C: CheckpointConfig>(
             directory: &RunDir,
             stage: Stage,
             tokenizer: &Tokenizer,
+            observe: Observer<'_>,
         ) -> Result<Option<(TrainState, CheckpointOf<C>)>> {
-            let Some(checkpoint) = latest(directory, stage)? else {
+            let Some(newest) = newest(directory, stage)? else {
                 return Ok(None);
             };
+            let checkpoint: CheckpointOf<C> = newest.checkpoint;
+            for error in &newest.passed_over {
+                observe(Event::PassedOver {
+                    error,
+                    taken: checkpoint.directory(),
+                });
+            }
             let path = checkpoint.path("tokenizer.json");
             check_tokenizer(&path, tokenizer.fingerprint())?;
             let state = TrainState::of(&checkpoint)?;
             Ok(Some((state, checkpoint)))
         }
         Ok(Self {
-            autoencoder: find(directory, Stage::Autoencoder, tokenizer)?,
-            lm: find(directory, Stage::Lm, tokenizer)?,
-            baseline: find(directory, Stage::Baseline, tokenizer)?,
+            autoencoder: find(directory, Stage::Autoencoder, tokenizer, observe)?,
+            lm: find(directory, Stage::Lm, tokenizer, observe)?,
+            baseline: find(directory, Stage::Baseline, tokenizer, observe)?,
         })
     }
 
@@ -74,11 +86,11 @@ impl Found {
         }
     }
 
+    /// A language model is trained on a complete one only.
     fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
         let steps = experiment.autoencoder.steps;
-        self.autoencoder
-            .as_ref()
-            .is_some_and(|(state, _)| state.step >= steps)
+        let trained = self.autoencoder.as_ref();
+        self.lm.is_some() || trained.is_some_and(|(state, _)| state.step >= steps)
     }
 
     pub(crate) fn states(&self) -> impl Iterator<Item = &TrainState> {
@@ -91,9 +103,9 @@ impl Found {
 /// Cuts the records back to the checkpoints that the run goes on from.
 pub(crate) fn cut_records(directory: &RunDir, found: &Found) -> Result<()> {
     let keep = |stage: Stage, step: u64| {
-        found
-            .states()
-            .any(|state| state.stage == stage && step <= state.step)
+        let is_over = stage == Stage::Autoencoder && found.lm.is_some();
+        let up_to = |state: &TrainState| state.stage == stage && step <= state.step;
+        is_over || found.states().any(up_to)
     };
     truncate_after(&directory.metrics(), |row: &MetricRow| {
         keep(row.stage, row.step)

@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod finish;
 mod found;
+mod lock;
 mod machine;
 mod optimizer;
 pub mod preset;
@@ -35,11 +36,11 @@ mod tasks;
 
 pub use config::{
     BaselineConfig, CheckpointConfig, DataConfig, Experiment, OptimConfig, Precision,
-    SamplesConfig, StageConfig,
+    SamplesConfig, StageConfig, Stages,
 };
 pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
 pub use optimizer::{adamw, clip_by_global_norm};
-pub use run::{Options, RunEnd, Stages, resume, train};
-pub use state::{TrainState, baseline_checkpoint, language_model_checkpoint};
+pub use run::{Options, RunEnd, resume, train};
+pub use state::{Newest, TrainState, baseline_checkpoint, language_model_checkpoint};

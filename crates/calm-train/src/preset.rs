@@ -65,6 +65,54 @@ pub fn load(path: &Path) -> Result<Experiment> {
     parse(&path.display().to_string(), &text, &[])
 }
 
+/// Refuses a preset or overrides, given to go on with a run, that say another thing than its
+/// resolved configuration `config`.
+///
+/// A preset of the program is compared by its name, because the run may have been started with
+/// overrides; a file is compared key by key. The vocabulary may have come out smaller than asked
+/// for, where the text was small.
+///
+/// # Errors
+/// [`Error::ResumeDiffers`] with the first key that differs; else as [`resolve`].
+pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -> Result<()> {
+    let run = load(config)?;
+    let known = |name: &str| PRESETS.iter().any(|(known, _)| *known == name);
+    let differs = |key: &str, run: String, given: String| {
+        let key = key.to_owned();
+        Err(Error::ResumeDiffers { key, run, given })
+    };
+    let base = match preset {
+        None => run.clone(),
+        Some(name) if known(name) && run.preset == name => run.clone(),
+        Some(name) if known(name) => return differs("preset", run.preset, name.to_owned()),
+        Some(file) => resolve(file, &[])?,
+    };
+    let table = |experiment: &Experiment| -> Result<Table> {
+        Ok(to_toml(experiment)?
+            .parse()
+            .expect("what was written is TOML"))
+    };
+    let (run, mut given) = (table(&run)?, table(&base)?);
+    assign(&mut given, overrides)?;
+    let mut keys = Vec::new();
+    flatten("", &run, &mut keys);
+    for key in keys {
+        let (run, given) = (value_at(&run, &key), value_at(&given, &key));
+        let smaller = key == "model.vocab_size" && run.as_integer() < given.as_integer();
+        if run != given && !smaller {
+            return differs(&key, run.to_string(), given.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// The value of a dotted key that the table has.
+fn value_at<'a>(table: &'a Table, key: &str) -> &'a Value {
+    let mut parts = key.split('.');
+    let first = parts.next().expect("split gives one part at least");
+    parts.fold(&table[first], |value, part| &value[part])
+}
+
 /// The configuration as TOML, loadable by [`load`].
 ///
 /// # Errors
@@ -77,25 +125,18 @@ pub fn to_toml(experiment: &Experiment) -> Result<String> {
 }
 
 fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
-    let bad = |origin: &str, detail: String| Error::BadConfig {
+    let bad = |detail: String| Error::BadConfig {
         origin: origin.to_owned(),
         detail: detail.split_whitespace().collect::<Vec<_>>().join(" "),
     };
     let mut table: Table = text
         .parse()
-        .map_err(|e: toml::de::Error| bad(origin, e.to_string()))?;
-    let reference = reference();
-    check_keys(origin, "", &table, &reference)?;
-    for assignment in overrides {
-        let origin = format!("--set {assignment}");
-        let (key, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| bad(&origin, "expected key=value".to_owned()))?;
-        set(&origin, &mut table, &reference, key.trim(), value.trim())?;
-    }
+        .map_err(|e: toml::de::Error| bad(e.to_string()))?;
+    check_keys(origin, "", &table, &reference())?;
+    assign(&mut table, overrides)?;
     let experiment: Experiment = Value::Table(table)
         .try_into()
-        .map_err(|e: toml::de::Error| bad(origin, e.message().to_owned()))?;
+        .map_err(|e: toml::de::Error| bad(e.message().to_owned()))?;
     experiment.validate()?;
     Ok(experiment)
 }
@@ -130,6 +171,20 @@ fn check_type(origin: &str, key: &str, value: &Value, known: &Value) -> Result<(
         origin: origin.to_owned(),
         detail: format!("{key} is a {got} where a {expected} is expected"),
     })
+}
+
+/// Sets every `key=value`.
+fn assign(table: &mut Table, overrides: &[String]) -> Result<()> {
+    let reference = reference();
+    for assignment in overrides {
+        let origin = format!("--set {assignment}");
+        let Some((key, value)) = assignment.split_once('=') else {
+            let detail = "expected key=value".to_owned();
+            return Err(Error::BadConfig { origin, detail });
+        };
+        set(&origin, table, &reference, key.trim(), value.trim())?;
+    }
+    Ok(())
 }
 
 fn set(origin: &str, table: &mut Table, reference: &Table, key: &str, value: &str) -> Result<()> {

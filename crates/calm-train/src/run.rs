@@ -5,32 +5,21 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use calm_autoencoder::ChunkAutoencoder;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
 use calm_lm::CalmModel;
 use calm_nn::mix;
 use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
 
-use crate::config::Experiment;
+use crate::config::{Experiment, Stages};
 use crate::event::{Event, Observer};
 use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
+use crate::lock::RunLock;
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
 use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask};
 use crate::{Error, Precision, Result, data, machine, preset};
-
-/// Which stages to train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stages {
-    /// The autoencoder, then the language model.
-    All,
-    /// The autoencoder alone.
-    Autoencoder,
-    /// The language model on the autoencoder that the run directory holds.
-    Lm,
-    /// The token baseline, which needs neither.
-    Baseline,
-}
 
 /// What to run, beside the experiment.
 #[derive(Debug)]
@@ -91,6 +80,9 @@ pub fn train(
     check_text(&experiment, &store, &tokenizer)?;
 
     let directory = RunDir::create(&options.out)?;
+    let lock = RunLock::take(&directory)?;
+    // Who held the lock until now may have begun the run.
+    RunDir::create(&options.out)?;
     tokenizer.save(&directory.tokenizer())?;
     info.device = options.device_name.to_owned();
     info.seed = experiment.seed;
@@ -108,6 +100,7 @@ pub fn train(
         tokenizer,
         store,
         started,
+        _lock: lock,
     };
     go_on(&prepared, options, observe)
 }
@@ -130,6 +123,7 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
 pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let started = Instant::now();
     let directory = RunDir::open(&options.out)?;
+    let lock = RunLock::take(&directory)?;
     let experiment = preset::load(&directory.config())?;
     check_device(&experiment, options)?;
     let info = RunInfo::load(&directory.run())?;
@@ -142,6 +136,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
         tokenizer,
         store,
         started,
+        _lock: lock,
     };
     go_on(&prepared, options, observe)
 }
@@ -173,6 +168,7 @@ struct Prepared {
     tokenizer: Tokenizer,
     store: TokenStore,
     started: Instant,
+    _lock: RunLock,
 }
 
 /// The record of a run with what it goes on with, which may be another device or another
@@ -201,8 +197,9 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         tokenizer,
         store,
         started,
+        _lock,
     } = prepared;
-    let found = Found::look(directory, tokenizer)?;
+    let found = Found::look(directory, tokenizer, observe)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
     let precision = experiment.precision.on_this_machine();
@@ -265,10 +262,59 @@ fn train_calm(
 ) -> Result<Option<Trained>> {
     let (experiment, device) = (run.experiment, run.device);
     let (model, seed) = (&experiment.model, experiment.seed);
-    let task = AutoencoderTask {
+    let (autoencoder, start) = match &found.lm {
+        // A language model's checkpoint holds the autoencoder that it is trained on.
+        Some((state, checkpoint)) => {
+            let start = Start {
+                model: checkpoint.load_language_model(device)?,
+                state: state.clone(),
+                resumed: Some(checkpoint.directory().to_owned()),
+            };
+            (checkpoint.load_autoencoder(device)?, start)
+        }
+        None => {
+            let Some((autoencoder, before)) = train_autoencoder(found, run, observe)? else {
+                return Ok(None);
+            };
+            if autoencoder_only {
+                return Ok(Some(Trained::Autoencoder(autoencoder, before)));
+            }
+            let start = Start {
+                model: model.init_language_model(seed, device),
+                state: TrainState {
+                    earlier_tokens: before.tokens,
+                    earlier_flops: before.flops,
+                    ..TrainState::start(Stage::Lm, seed ^ 1, run.store.key())
+                },
+                resumed: None,
+            };
+            (autoencoder, start)
+        }
+    };
+    let task = LanguageModelTask {
         model,
+        autoencoder: &autoencoder,
         judge: run.judge(),
     };
+    let (config, lr) = (&experiment.lm, experiment.optim.lr);
+    let Some((language_model, state)) = run_stage(&task, config, lr, start, run, observe)? else {
+        return Ok(None);
+    };
+    let calm = CalmModel {
+        autoencoder,
+        language_model,
+    };
+    Ok(Some(Trained::Calm(calm, state)))
+}
+
+/// The autoencoder and the state at its end; `None` where the run was interrupted.
+fn train_autoencoder(
+    found: &Found,
+    run: &mut Run<'_>,
+    observe: Observer<'_>,
+) -> Result<Option<(ChunkAutoencoder, TrainState)>> {
+    let (experiment, device) = (run.experiment, run.device);
+    let (model, seed) = (&experiment.model, experiment.seed);
     let start = match &found.autoencoder {
         Some((state, checkpoint)) => Start {
             model: checkpoint.load_autoencoder(device)?,
@@ -281,44 +327,12 @@ fn train_calm(
             resumed: None,
         },
     };
-    let (config, lr) = (&experiment.autoencoder, experiment.optim.autoencoder_lr);
-    let Some((autoencoder, before)) = run_stage(&task, config, lr, start, run, observe)? else {
-        return Ok(None);
-    };
-    if autoencoder_only {
-        return Ok(Some(Trained::Autoencoder(autoencoder, before)));
-    }
-
-    let task = LanguageModelTask {
+    let task = AutoencoderTask {
         model,
-        autoencoder: &autoencoder,
         judge: run.judge(),
     };
-    let start = match &found.lm {
-        Some((state, checkpoint)) => Start {
-            model: checkpoint.load_language_model(device)?,
-            state: state.clone(),
-            resumed: Some(checkpoint.directory().to_owned()),
-        },
-        None => Start {
-            model: model.init_language_model(seed, device),
-            state: TrainState {
-                earlier_tokens: before.tokens,
-                earlier_flops: before.flops,
-                ..TrainState::start(Stage::Lm, seed ^ 1, run.store.key())
-            },
-            resumed: None,
-        },
-    };
-    let (config, lr) = (&experiment.lm, experiment.optim.lr);
-    let Some((language_model, state)) = run_stage(&task, config, lr, start, run, observe)? else {
-        return Ok(None);
-    };
-    let calm = CalmModel {
-        autoencoder,
-        language_model,
-    };
-    Ok(Some(Trained::Calm(calm, state)))
+    let (config, lr) = (&experiment.autoencoder, experiment.optim.autoencoder_lr);
+    run_stage(&task, config, lr, start, run, observe)
 }
 
 /// The token baseline; `None` where the run was interrupted.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use calm_baseline::TokenModelConfig;
 use calm_data::Cursor;
-use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
+use calm_lm::{CheckpointConfig, CheckpointOf, ModelConfig, check_tokenizer};
 use calm_report::{RunDir, Stage, write_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -71,71 +72,127 @@ impl TrainState {
     }
 }
 
-/// The newest checkpoint of a stage, if there is one.
-pub(crate) fn latest<C: CheckpointConfig>(
-    run: &RunDir,
-    stage: Stage,
-) -> Result<Option<CheckpointOf<C>>> {
-    let pointer = run.latest(stage);
-    if !pointer.is_file() {
-        return Ok(None);
-    }
-    let name = std::fs::read_to_string(&pointer).map_err(Error::io(&pointer))?;
-    Ok(Some(CheckpointOf::open(
-        &run.checkpoints(stage).join(name.trim()),
-    )?))
+/// The newest valid checkpoint of a stage.
+#[derive(Debug)]
+pub struct Newest<C> {
+    /// The checkpoint.
+    pub checkpoint: CheckpointOf<C>,
+    /// What is wrong with those that should have come before it.
+    pub passed_over: Vec<calm_lm::Error>,
 }
 
-/// The newest language-model checkpoint of a run, whose tokenizer must be the run's.
+/// The newest valid checkpoint of a stage, if the stage has any: the one that `latest` names, or
+/// the last of the others.
 ///
 /// # Errors
-/// No such checkpoint yet, a damaged one, another tokenizer in the run directory.
-pub fn language_model_checkpoint(run: &RunDir) -> Result<Checkpoint> {
-    newest(run, Stage::Lm)
+/// Where there are some and none is valid.
+pub(crate) fn newest<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<Option<Newest<C>>> {
+    let directory = run.checkpoints(stage);
+    let named = std::fs::read_to_string(run.latest(stage)).ok();
+    let named = named.map(|name| directory.join(name.trim()));
+    let mut candidates = step_directories(&directory)?;
+    candidates.sort();
+    candidates.retain(|path| Some(path) != named.as_ref());
+    candidates.extend(named);
+
+    let mut passed_over = Vec::new();
+    for path in candidates.iter().rev() {
+        match CheckpointOf::open(path) {
+            Ok(checkpoint) => {
+                return Ok(Some(Newest {
+                    checkpoint,
+                    passed_over,
+                }));
+            }
+            Err(error) => passed_over.push(error),
+        }
+    }
+    match passed_over.into_iter().next() {
+        None => Ok(None),
+        Some(error) => Err(Error::NoValidCheckpoint {
+            stage: directory,
+            newest: Box::new(error),
+        }),
+    }
 }
 
-/// The newest token-baseline checkpoint of a run, whose tokenizer must be the run's.
+/// The newest valid language-model checkpoint of a run, whose tokenizer must be the run's.
+///
+/// # Errors
+/// No such checkpoint yet, none that is valid, another tokenizer in the run directory.
+pub fn language_model_checkpoint(run: &RunDir) -> Result<Newest<ModelConfig>> {
+    of_run(run, Stage::Lm)
+}
+
+/// The newest valid token-baseline checkpoint of a run, whose tokenizer must be the run's.
 ///
 /// # Errors
 /// As [`language_model_checkpoint`].
-pub fn baseline_checkpoint(run: &RunDir) -> Result<BaselineCheckpoint> {
-    newest(run, Stage::Baseline)
+pub fn baseline_checkpoint(run: &RunDir) -> Result<Newest<TokenModelConfig>> {
+    of_run(run, Stage::Baseline)
 }
 
-fn newest<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<CheckpointOf<C>> {
-    let Some(checkpoint) = latest::<C>(run, stage)? else {
+fn of_run<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<Newest<C>> {
+    let Some(newest) = newest::<C>(run, stage)? else {
         let missing = format!("checkpoints/{}/latest", stage.name());
         let path = run.root.clone();
         return Err(calm_lm::Error::NoCheckpoint { path, missing }.into());
     };
-    check_tokenizer(&run.tokenizer(), checkpoint.tokenizer().fingerprint())?;
-    Ok(checkpoint)
+    let fingerprint = newest.checkpoint.tokenizer().fingerprint();
+    check_tokenizer(&run.tokenizer(), fingerprint)?;
+    Ok(newest)
 }
 
-/// Points `latest` at the checkpoint of `step` and removes all but the newest `keep`.
-pub(crate) fn publish(run: &RunDir, stage: Stage, step: u64, keep: usize) -> Result<()> {
-    let name = file_name(&run.checkpoint(stage, step));
+/// Points `latest` at the checkpoint of `step`, the next after that of `before`, and removes all
+/// but the newest `keep`, what an interrupted write left behind, and steps that the run went back
+/// from because they were damaged.
+pub(crate) fn publish(
+    run: &RunDir,
+    stage: Stage,
+    before: Option<u64>,
+    step: u64,
+    keep: usize,
+) -> Result<()> {
+    let newest = run.checkpoint(stage, step);
+    let name = file_name(&newest);
     write_atomic(&run.latest(stage), format!("{name}\n").as_bytes())?;
-    let mut steps = checkpoints(&run.checkpoints(stage))?;
+    let directory = run.checkpoints(stage);
+    let mut steps = step_directories(&directory)?;
     steps.sort();
-    let surplus = steps.len().saturating_sub(keep);
-    for old in &steps[..surplus] {
-        if file_name(old) != name {
-            std::fs::remove_dir_all(old).map_err(Error::io(old))?;
-        }
+    let before = before.map(|step| run.checkpoint(stage, step));
+    let (kept, undone): (Vec<_>, Vec<_>) = steps
+        .into_iter()
+        .partition(|path| *path == newest || before.as_ref().is_some_and(|last| path <= last));
+    let surplus = kept.len().saturating_sub(keep);
+    let half_written = half_written(&directory)?;
+    for path in kept[..surplus].iter().chain(&undone).chain(&half_written) {
+        std::fs::remove_dir_all(path).map_err(Error::io(path))?;
     }
     Ok(())
 }
 
-/// The checkpoint directories of a stage. What an interrupted write left behind is removed.
-fn checkpoints(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The checkpoint directories of a stage, `step-000500` and the like.
+fn step_directories(directory: &Path) -> Result<Vec<PathBuf>> {
+    directories(directory, |name| {
+        name.starts_with("step-") && !name.contains('.')
+    })
+}
+
+/// What interrupted writes left behind.
+fn half_written(directory: &Path) -> Result<Vec<PathBuf>> {
+    directories(directory, |name| {
+        name.starts_with(".writing-") || name.ends_with(".old")
+    })
+}
+
+fn directories(parent: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
-        let path = entry.map_err(Error::io(directory))?.path();
-        let name = file_name(&path);
-        if name.starts_with(".writing-") || name.ends_with(".old") {
-            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-        } else if path.is_dir() && name.starts_with("step-") && !name.contains('.') {
+    if !parent.is_dir() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(parent).map_err(Error::io(parent))? {
+        let path = entry.map_err(Error::io(parent))?.path();
+        if path.is_dir() && is_wanted(&file_name(&path)) {
             found.push(path);
         }
     }

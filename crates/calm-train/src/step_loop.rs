@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use calm_data::{TokenStore, Tokenizer, Windows};
+use calm_eval::EvalConfig;
 use calm_kernels::with_matmul_precision;
 use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
@@ -17,7 +18,6 @@ use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
 use crate::optimizer::{adamw, clip_by_global_norm};
 use crate::state::{OPTIM, STATE, TrainState, publish};
-use crate::tasks::Judge;
 use crate::{Error, Result, machine};
 
 /// A loss and what is logged beside it.
@@ -49,6 +49,14 @@ pub(crate) trait StageTask {
         path: &Path,
         tokenizer: &Tokenizer,
     ) -> Result<CheckpointWriter>;
+}
+
+/// What an evaluation on the way needs.
+pub(crate) struct Judge<'a> {
+    pub heldout: &'a [u32],
+    pub unigram: &'a [u64],
+    pub config: &'a EvalConfig,
+    pub device: &'a Device,
 }
 
 /// What every stage of a run shares.
@@ -262,7 +270,8 @@ pub(crate) fn run_stage<T: StageTask>(
                 .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;
             writer.write_json(STATE, &state)?;
             writer.finish()?;
-            publish(run.directory, stage, step, experiment.checkpoint.keep)?;
+            let keep = experiment.checkpoint.keep;
+            publish(run.directory, stage, last_saved, step, keep)?;
             last_saved = Some(step);
             observe(Event::Saved(&path));
         }

@@ -2,25 +2,17 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::Tokenizer;
-use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
 use calm_nn::Draws;
 use calm_report::{EvalPoint, Protocol, Stage};
 
 use crate::Result;
-use crate::step_loop::{StageTask, StepLoss};
-
-/// What an evaluation on the way needs.
-pub(crate) struct Judge<'a> {
-    pub heldout: &'a [u32],
-    pub unigram: &'a [u64],
-    pub config: &'a EvalConfig,
-    pub device: &'a Device,
-}
+use crate::step_loop::{Judge, StageTask, StepLoss};
 
 pub(crate) struct AutoencoderTask<'a> {
     pub model: &'a ModelConfig,

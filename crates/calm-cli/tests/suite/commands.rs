@@ -1,5 +1,8 @@
 //! generate, eval, report and data on a finished run.
 
+use std::io::Read;
+use std::process::Stdio;
+
 use crate::{Place, failure, success};
 
 #[test]
@@ -98,10 +101,96 @@ fn a_run_can_be_sampled_scored_and_reported() {
     std::fs::write(place.path("other.txt"), text.replace("river", "mountain")).unwrap();
     success(&place.calm(&other).output().unwrap());
     assert!(failure(&generate(&[])).contains("tokenizer"));
+    std::fs::copy(
+        place.path(checkpoint).join("tokenizer.json"),
+        place.path("run/tokenizer.json"),
+    )
+    .unwrap();
+    success(&generate(&[]));
     let weights = place.path(checkpoint).join("language_model.bpk");
     let bytes = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &bytes[..1000]).unwrap();
-    assert!(failure(&generate(&[])).contains("language_model.bpk"));
+    let output = generate(&[]);
+    success(&output);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told: Vec<&str> = told.lines().collect();
+    assert!(
+        matches!(told.as_slice(), [line] if line.contains("language_model.bpk") && line.contains("step-000036")),
+        "{told:?}"
+    );
+    let alone = place.calm(&alone).output().unwrap();
+    assert!(failure(&alone).contains("language_model.bpk"));
+}
+
+/// `calm generate .. | head -c 1`, and the same with standard error.
+#[test]
+fn a_reader_that_leaves_ends_the_program_quietly() {
+    let place = Place::new();
+    success(&place.train("run").output().unwrap());
+    let long = [
+        "generate", "--run", "run", "--tokens", "3000", "--pool", "4",
+    ];
+    let mut child = place
+        .calm(&long)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    let mut child = place
+        .train("again")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// The arrow key up, and `--resume`.
+#[test]
+fn options_beside_resume_must_agree_with_the_run() {
+    let place = Place::new();
+    success(&place.train("run").output().unwrap());
+    let again = |more: &[&str]| {
+        let mut command = place.train("run");
+        command.args(more).arg("--resume");
+        command.output().unwrap()
+    };
+    success(&again(&[]));
+    let only = |options: &[&str]| {
+        let resume = ["train", "--resume", "--out", "run"];
+        place.calm(&[&resume, options].concat()).output().unwrap()
+    };
+    success(&only(&["--set", "lm.steps=40"]));
+    success(&only(&["--preset", "debug"]));
+    let config = "run/config.toml";
+    success(&only(&["--preset", config, "--set", "lm.steps=40"]));
+
+    for (options, key, run, given) in [
+        (&["--set", "lm.steps=50"][..], "lm.steps", "40", "50"),
+        (&["--preset", "nano"], "preset", "debug", "nano"),
+        (
+            &["--corpus", "other.txt"],
+            "data.corpus",
+            "text.txt",
+            "other.txt",
+        ),
+        (&["--preset", config, "--set", "seed=9"], "seed", "1", "9"),
+    ] {
+        let message = failure(&only(options));
+        for part in [key, run, given] {
+            assert!(message.contains(part), "{options:?}: {message}");
+        }
+    }
+    assert!(failure(&only(&["--set", "lm.stepz=40"])).contains("did you mean 'lm.steps'"));
 }
 
 #[test]

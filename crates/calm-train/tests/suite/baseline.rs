@@ -69,7 +69,7 @@ fn beside_a_calm_each_keeps_what_the_other_did() {
     assert_eq!(both.protocol, calm.protocol, "the same positions");
 
     let run = RunDir::open(place.run("both")).unwrap();
-    let checkpoint = baseline_checkpoint(&run).unwrap();
+    let checkpoint = baseline_checkpoint(&run).unwrap().checkpoint;
     assert_eq!(checkpoint.config(), &place_config(&run));
 }
 

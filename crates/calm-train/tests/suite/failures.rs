@@ -1,6 +1,6 @@
 //! What goes wrong says so in one line and leaves nothing half done.
 
-use calm_report::Stage;
+use calm_report::{RunDir, Stage};
 use calm_train::{Error, Stages};
 
 use crate::{Place, logged};
@@ -110,7 +110,7 @@ fn the_autoencoder_stage_does_not_erase_a_language_model() {
 }
 
 #[test]
-fn a_truncated_checkpoint_is_named() {
+fn a_stage_without_a_valid_checkpoint_is_named_and_left_as_it_is() {
     let place = Place::new();
     place
         .train("run", Stages::All, Some((Stage::Lm, 2)))
@@ -120,11 +120,37 @@ fn a_truncated_checkpoint_is_named() {
         .join("checkpoints/lm/step-000002/optim.bpk");
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() - 100]).unwrap();
-    let message = one_line(&place.resume("run", Stages::All, None).unwrap_err());
+    let before = logged(&place.run("run"));
+    let error = place.resume("run", Stages::All, None).unwrap_err();
+    assert!(matches!(error, Error::NoValidCheckpoint { .. }), "{error}");
+    let message = one_line(&error);
     assert!(
         message.contains("step-000002") && message.contains("optim.bpk"),
         "{message}"
     );
+    assert_eq!(logged(&place.run("run")), before);
+}
+
+/// A job that was started twice: the second writes nothing and says who is there.
+#[test]
+fn a_second_trainer_in_the_directory_leaves() {
+    let place = Place::new();
+    place
+        .train("run", Stages::All, Some((Stage::Lm, 2)))
+        .unwrap();
+    let lock = RunDir::open(place.run("run")).unwrap().lock();
+    let held = std::fs::File::options().write(true).open(lock).unwrap();
+    held.try_lock()
+        .expect("a trainer that has ended holds it no more");
+    let before = logged(&place.run("run"));
+    let error = place.resume("run", Stages::All, None).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    let message = one_line(&error);
+    let id = format!("process {}, since 20", std::process::id());
+    assert!(message.contains(&id), "{message}");
+    assert_eq!(logged(&place.run("run")), before);
+    drop(held);
+    place.resume("run", Stages::All, None).unwrap();
 }
 
 #[test]

@@ -91,12 +91,33 @@ impl Place {
         self.go(name, stages, stop, None)
     }
 
+    /// Goes on with a run to its end; `watch` receives its events.
+    pub(crate) fn resume_watched(
+        &self,
+        name: &str,
+        stages: Stages,
+        watch: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<RunEnd> {
+        self.watched(name, stages, None, None, watch)
+    }
+
     fn go(
         &self,
         name: &str,
         stages: Stages,
         stop: Option<(Stage, u64)>,
         experiment: Option<Experiment>,
+    ) -> Result<RunEnd> {
+        self.watched(name, stages, stop, experiment, &mut |_| {})
+    }
+
+    fn watched(
+        &self,
+        name: &str,
+        stages: Stages,
+        stop: Option<(Stage, u64)>,
+        experiment: Option<Experiment>,
+        watch: &mut dyn FnMut(&Event<'_>),
     ) -> Result<RunEnd> {
         let (device, interrupt) = (Device::flex(), AtomicBool::new(false));
         let cache = self.cache();
@@ -111,6 +132,7 @@ impl Place {
         };
         // The flag is set before the step ends, as Ctrl-C does.
         let mut observe = |event: Event<'_>| {
+            watch(&event);
             if let Event::Stepped { stage, step, .. } = event
                 && Some((stage, step)) == stop
             {

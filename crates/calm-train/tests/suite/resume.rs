@@ -1,9 +1,10 @@
 //! A resumed run is the uninterrupted run, bit for bit.
 
 use std::io::Write;
+use std::path::Path;
 
 use calm_report::{RunDir, Stage, Summary};
-use calm_train::{RunEnd, Stages};
+use calm_train::{Event, RunEnd, Stages};
 
 use crate::{Place, logged};
 
@@ -96,6 +97,72 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
         RunEnd::Complete
     );
     assert_eq!(logged(&place.run("early")), logged(&place.run("whole")));
+}
+
+/// One flipped byte, a pointer to a directory that is gone, both at once: the run goes on from the
+/// newest checkpoint that is whole, and its losses are those of an undisturbed run.
+#[test]
+fn damage_to_the_newest_checkpoint_costs_the_steps_since_the_one_before() {
+    let place = Place::new();
+    place.train("whole", Stages::All, None).unwrap();
+    let whole = logged(&place.run("whole"));
+    let flip = |file: &Path| {
+        let mut bytes = std::fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    };
+    for (name, stage, file) in [
+        ("weights", Stage::Lm, Some("language_model.bpk")),
+        ("state", Stage::Lm, Some("state.json")),
+        ("tokenizer", Stage::Lm, Some("tokenizer.json")),
+        ("autoencoder", Stage::Autoencoder, Some("optim.bpk")),
+        ("gone", Stage::Lm, None),
+    ] {
+        // Checkpoints at 2 and 4 of either stage, and one at 5 from the interruption.
+        let stop = Some((stage, 5));
+        place.train(name, Stages::All, stop).unwrap();
+        let run = RunDir::open(place.run(name)).unwrap();
+        let newest = run.checkpoint(stage, 5);
+        match file {
+            Some(file) => flip(&newest.join(file)),
+            None => std::fs::remove_dir_all(&newest).unwrap(),
+        }
+        let mut passed_over = Vec::new();
+        let end = place.resume_watched(name, Stages::All, &mut |event| {
+            if let Event::PassedOver { error, taken } = event {
+                passed_over.push((error.to_string(), taken.to_path_buf()));
+            }
+        });
+        assert_eq!(end.unwrap(), RunEnd::Complete, "{name}");
+        let [(error, taken)] = passed_over.as_slice() else {
+            panic!("{name}: {passed_over:?}");
+        };
+        assert!(error.contains("step-000005"), "{name}: {error}");
+        assert_eq!(*taken, run.checkpoint(stage, 4), "{name}");
+        assert_eq!(logged(&run.root), whole, "{name}");
+        assert!(
+            !newest.exists(),
+            "{name}: it is of a future that was cut off"
+        );
+    }
+}
+
+/// The language model's checkpoint holds the autoencoder that it is trained on.
+#[test]
+fn damage_to_the_autoencoder_does_not_train_it_again_under_its_language_model() {
+    let place = Place::new();
+    place.train("whole", Stages::All, None).unwrap();
+    let whole = logged(&place.run("whole"));
+    place
+        .train("run", Stages::All, Some((Stage::Lm, 3)))
+        .unwrap();
+    let run = RunDir::open(place.run("run")).unwrap();
+    let newest = std::fs::read_to_string(run.latest(Stage::Autoencoder)).unwrap();
+    let newest = run.checkpoints(Stage::Autoencoder).join(newest.trim());
+    std::fs::remove_file(newest.join("autoencoder.bpk")).unwrap();
+    place.resume("run", Stages::All, None).unwrap();
+    assert_eq!(logged(&run.root), whole);
 }
 
 #[test]
