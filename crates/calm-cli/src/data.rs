@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calm_data::CacheDir;
+use calm_data::{CacheDir, Part};
 use calm_train::{data, preset};
 use clap::Subcommand;
 
@@ -49,15 +49,22 @@ pub fn run(args: Args) -> Result<()> {
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
     let mut observe = |event: calm_train::Event<'_>| progress.show(event);
-    let vocab_size = experiment.model.vocab_size;
+    let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
+    data::fit_split(&mut experiment.data, window, &cache, &mut observe)?;
+    let split = experiment.data.split();
     let tokenizer = data::tokenizer(&experiment.data, vocab_size, &cache, &mut observe)?;
     if let Some(path) = tokenizer_path {
         tokenizer.save(&path)?;
     }
-    let store = data::token_store(&experiment.data, &tokenizer, &cache, &mut observe)?;
-    let (train, heldout) = store.documents();
-    let path = store.path().display();
-    print(&format!(
-        "documents: {train} to train on, {heldout} held out\ntokens: {path}\n"
-    ))
+    let store = data::token_store(&experiment.data, &split, &tokenizer, &cache, &mut observe)?;
+    let mut lines = String::new();
+    for part in Part::ALL {
+        lines.push_str(&format!(
+            "{:<12}{} tokens, {} documents or stretches of them\n",
+            part.name(),
+            store.part(part).len(),
+            store.documents()[part as usize],
+        ));
+    }
+    print(&format!("{lines}tokens: {}\n", store.path().display()))
 }

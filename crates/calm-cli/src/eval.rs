@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use calm_data::{BadLinePolicy, CacheDir, unigram};
+use calm_data::{BadLinePolicy, CacheDir, Split, unigram};
 use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::DEVICE_FORMS;
-use calm_report::{Table, write_atomic};
+use calm_report::{Table, TextPart, write_atomic};
 use calm_train::{DataConfig, Event, data::token_store, preset};
 use serde::Serialize;
 
@@ -18,13 +18,18 @@ use crate::progress::Progress;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Named corpora or paths; the held-out part is scored [default: the run's].
+    /// Named corpora or paths; the test part is scored, by the split that the model was trained
+    /// under [default: the run's].
     #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
     corpus: Vec<String>,
-    /// With --model: share of the documents that was held out in training.
-    #[arg(long, default_value_t = 0.05, conflicts_with = "run")]
-    heldout_fraction: f64,
-    /// Windows of held-out text.
+    /// The model has seen nothing of --corpus: score all of it. You vouch for it, and the protocol
+    /// says so.
+    #[arg(long, requires = "corpus", conflicts_with = "test_fraction")]
+    unseen: bool,
+    /// A smaller test part than the one held out in training; a larger one is refused.
+    #[arg(long, value_name = "SHARE", visible_alias = "heldout-fraction")]
+    test_fraction: Option<f64>,
+    /// Windows of text to score.
     #[arg(long, default_value_t = 128)]
     windows: usize,
     /// Independent draws per start; for a baseline, prefixes drawn per start.
@@ -83,7 +88,9 @@ impl From<&BrierReport> for Scores {
 #[derive(Serialize)]
 struct Record {
     corpus: Vec<String>,
-    heldout_fraction: f64,
+    part: TextPart,
+    /// How the corpus was split; none where all of it was scored.
+    split: Option<Split>,
     #[serde(flatten)]
     model: ModelRecord,
     window_tokens: usize,
@@ -124,18 +131,29 @@ pub fn run(args: Args) -> Result<()> {
         None => DataConfig {
             corpus: Vec::new(),
             tokenizer: String::new(),
-            heldout_fraction: args.heldout_fraction,
+            validation_fraction: 0.0,
+            test_fraction: 0.0,
+            whole_below: 0,
             bad_lines: BadLinePolicy::Fatal,
         },
+    };
+    let split = match args.unseen {
+        true => None,
+        false => Some(split_of(&checkpoint, args.test_fraction)?),
     };
     if !args.corpus.is_empty() {
         data.corpus.clone_from(&args.corpus);
     }
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
-    let store = token_store(&data, checkpoint.tokenizer(), &cache, &mut |event| {
-        progress.show(event)
-    })?;
+    let all = Split::all_test();
+    let store = token_store(
+        &data,
+        split.as_ref().unwrap_or(&all),
+        checkpoint.tokenizer(),
+        &cache,
+        &mut |event| progress.show(event),
+    )?;
     let eval = EvalConfig {
         windows: args.windows,
         draws: args.draws,
@@ -146,9 +164,10 @@ pub fn run(args: Args) -> Result<()> {
         AnyCheckpoint::Calm(c) => (c.config().window, c.config().vocab_size),
         AnyCheckpoint::Baseline(c) => (c.config().window, c.config().vocab_size),
     };
-    let heldout = store.heldout();
-    let windows = spread(heldout, window_tokens, eval.windows)?;
-    let counts = unigram(store.train(), vocab_size);
+    let scored = store.test();
+    let windows = spread(scored, window_tokens, eval.windows)?;
+    // Of a text that is scored as a whole, its own.
+    let counts = unigram(if args.unseen { scored } else { store.train() }, vocab_size);
     let of = windows.len();
     let on_window = &mut |done| {
         progress.show(Event::Scoring { done, of });
@@ -160,7 +179,7 @@ pub fn run(args: Args) -> Result<()> {
             let model = checkpoint.load(&device)?;
             let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
             let (w, on) = (window_tokens, on_window);
-            let report = evaluate(&model, heldout, w, &counts, &eval, &device, on)?.expect(whole);
+            let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(whole);
             ModelRecord::Calm {
                 token_accuracy: rebuilt.token_accuracy,
                 noisy_token_accuracy: rebuilt.noisy_token_accuracy,
@@ -175,7 +194,7 @@ pub fn run(args: Args) -> Result<()> {
             let (w, every) = (window_tokens, eval.stride(TOKEN_STRIDE));
             let report = evaluate_tokens(
                 &model,
-                heldout,
+                scored,
                 w,
                 TOKEN_STRIDE,
                 true,
@@ -201,7 +220,12 @@ pub fn run(args: Args) -> Result<()> {
     };
     let record = Record {
         corpus: data.corpus,
-        heldout_fraction: data.heldout_fraction,
+        part: if split.is_some() {
+            TextPart::Test
+        } else {
+            TextPart::WholeUnseen
+        },
+        split,
         model,
         window_tokens,
         windows: of,
@@ -214,6 +238,23 @@ pub fn run(args: Args) -> Result<()> {
         write_atomic(path, (text + "\n").as_bytes())?;
     }
     Ok(())
+}
+
+/// The split that the checkpoint's text was trained under, with a smaller test part where one is
+/// asked for.
+fn split_of(checkpoint: &AnyCheckpoint, test_fraction: Option<f64>) -> Result<Split> {
+    let Some(split) = checkpoint.split() else {
+        return Err(CliError::Usage(format!(
+            "{}: the checkpoint doesn't say how its text was split, so any text may have been \
+             trained on; give a text that was not with --corpus and --unseen",
+            checkpoint.directory().display()
+        )));
+    };
+    split.validate()?;
+    Ok(match test_fraction {
+        Some(fraction) => split.with_test_fraction(fraction)?,
+        None => split.clone(),
+    })
 }
 
 /// The figures as tables, and the protocol under them.
@@ -253,15 +294,17 @@ fn table(record: &Record) -> String {
             scores.positions,
         ),
     };
+    let corpus = record.corpus.join(" ");
+    let text = match &record.split {
+        Some(split) => format!(
+            "the test part, {:.1} % of {corpus}, held out in training",
+            100.0 * split.test_fraction
+        ),
+        None => format!("all of {corpus}, given as unseen; unigram of the same text"),
+    };
     format!(
-        "{figures}{starts} starts in {} windows of {} tokens, {} draws, seed {}; {:.0} % of {} \
-         held out\n",
-        record.windows,
-        record.window_tokens,
-        record.draws,
-        record.seed,
-        100.0 * record.heldout_fraction,
-        record.corpus.join(" ")
+        "{figures}{starts} starts in {} windows of {} tokens, {} draws, seed {}; {text}\n",
+        record.windows, record.window_tokens, record.draws, record.seed,
     )
 }
 

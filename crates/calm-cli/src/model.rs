@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calm_data::Tokenizer;
+use calm_data::{Split, Tokenizer};
 use calm_lm::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, Kind, checkpoint_kind,
 };
@@ -44,6 +44,20 @@ impl AnyCheckpoint {
         match self {
             Self::Calm(checkpoint) => checkpoint.tokenizer(),
             Self::Baseline(checkpoint) => checkpoint.tokenizer(),
+        }
+    }
+
+    pub fn split(&self) -> Option<&Split> {
+        match self {
+            Self::Calm(checkpoint) => checkpoint.split(),
+            Self::Baseline(checkpoint) => checkpoint.split(),
+        }
+    }
+
+    pub fn directory(&self) -> &Path {
+        match self {
+            Self::Calm(checkpoint) => checkpoint.directory(),
+            Self::Baseline(checkpoint) => checkpoint.directory(),
         }
     }
 }

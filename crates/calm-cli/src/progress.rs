@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use calm_data::FetchState;
+use calm_data::{FetchState, PrepareEvent};
 use calm_report::{Stage, format};
 use calm_train::Event;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,24 +46,27 @@ impl Progress {
             Event::TrainingTokenizer { vocab_size } => {
                 self.line(&format!("training a tokenizer of {vocab_size} tokens"));
             }
-            Event::Tokenizing(progress) => {
+            Event::LittleText(split) => self.line(&format!(
+                "little text: of every document {:.1} % are for validation and {:.1} % for test, \
+                 at its end",
+                100.0 * split.validation_fraction,
+                100.0 * split.test_fraction
+            )),
+            Event::Tokenizing(PrepareEvent::Damaged(error)) => {
+                self.line(&format!("{error}: it is made again"));
+            }
+            Event::Tokenizing(PrepareEvent::Progress(progress)) => {
                 if !self.tokenizing {
                     self.tokenizing = true;
                     let size = format::bytes(progress.bytes_total);
                     self.line(&format!("turning {size} of text into tokens"));
                 }
             }
-            Event::DataReady {
-                train_tokens,
-                heldout_tokens,
-                bad_lines,
-            } => {
-                let (train, heldout) = (
-                    format::count(train_tokens as f64),
-                    format::count(heldout_tokens as f64),
-                );
+            Event::DataReady { tokens, bad_lines } => {
+                let [train, validation, test] = tokens.map(|n| format::count(n as f64));
                 self.line(&format!(
-                    "text: {train} tokens to train on, {heldout} held out"
+                    "text: {train} tokens to train on, {validation} for validation, {test} for \
+                     test"
                 ));
                 if bad_lines > 0 {
                     self.line(&format!("skipped {bad_lines} bad lines"));

@@ -169,8 +169,12 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
     }
     if let Some(p) = &summary.protocol {
         let protocol = format!(
-            "{} starts in windows of {} tokens, {} draws, seed {}",
-            p.positions, p.window_tokens, p.draws, p.seed
+            "{} starts in windows of {} tokens of {}, {} draws, seed {}",
+            p.positions,
+            p.window_tokens,
+            p.part.name(),
+            p.draws,
+            p.seed
         );
         add("protocol", protocol);
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
 use calm_baseline::TokenModel;
+use calm_data::Part;
 use calm_eval::{BrierReport, EvalConfig, evaluate_rollout, evaluate_tokens, spread};
 use calm_lm::{CalmModel, CalmRollout};
 use calm_nn::Cost;
@@ -133,12 +134,12 @@ impl Model {
         &self,
         eval: &EvalConfig,
         window: usize,
-        text: &Text,
+        (text, part): (&Text, Part),
         options: &Options<'_>,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Option<(BrierReport, Option<f64>)>> {
-        let (counts, heldout, device) = (&text.unigram, text.store.heldout(), options.device);
-        let windows = spread(heldout, window, eval.windows)?;
+        let (counts, tokens, device) = (&text.unigram, text.store.part(part), options.device);
+        let windows = spread(tokens, window, eval.windows)?;
         let of = windows.len();
         let on_window = &mut |done| {
             observe(Event::Train(calm_train::Event::Scoring { done, of }));
@@ -152,7 +153,7 @@ impl Model {
             }
             Self::Token(model) => {
                 let report = evaluate_tokens(
-                    model, heldout, window, 1, false, counts, eval, device, on_window,
+                    model, tokens, window, 1, false, counts, eval, device, on_window,
                 )?;
                 report.map(|report| (report.aligned, Some(report.cross_entropy)))
             }
@@ -183,22 +184,26 @@ fn measure(
         CellKind::Baseline => (protocol.token_draws, Costs::token(&experiment)),
     };
     let eval = protocol.eval(draws);
-    let Some((report, cross_entropy)) = model.score(&eval, window, text, options, observe)? else {
+    // Reported on one part, compared along the way on the other.
+    let reported = (*text, Part::Test);
+    let Some((report, cross_entropy)) = model.score(&eval, window, reported, options, observe)?
+    else {
         return Ok(None);
     };
     let rows: Vec<MetricRow> = read_jsonl(&run.metrics())?;
     let train_seconds = stage_seconds(&rows, cell.kind).iter().map(|(_, s)| s).sum();
-    let heldout = text.store.heldout();
+    let validation = text.store.validation();
     // Other windows or positions can't be compared with those of the other cells.
     let mut curve = if experiment.progress_eval.every == progress.every {
-        let windows = spread(heldout, window, progress.windows)?.len();
+        let windows = spread(validation, window, progress.windows)?.len();
         curve(&run, &rows, cell.kind, &costs, windows)?
     } else {
         Vec::new()
     };
     // The end belongs to the frontier of every model.
     if curve.last().is_none_or(|last| last.tokens != costs.tokens) {
-        let Some((report, _)) = model.score(progress, window, text, options, observe)? else {
+        let compared = (*text, Part::Validation);
+        let Some((report, _)) = model.score(progress, window, compared, options, observe)? else {
             return Ok(None);
         };
         curve.push(CurvePoint {
@@ -212,8 +217,10 @@ fn measure(
     }
     memory::forget_peak();
     let speed = match &model {
-        Model::Calm(model) => speed::calm(model, &experiment.model, heldout, &grid.speed, device),
-        Model::Token(model) => speed::token(model, window, heldout, &grid.speed, device),
+        Model::Calm(model) => {
+            speed::calm(model, &experiment.model, validation, &grid.speed, device)
+        }
+        Model::Token(model) => speed::token(model, window, validation, &grid.speed, device),
     };
     let summary = Summary::load(&run.summary())?;
     Ok(Some(CellRecord {

@@ -67,7 +67,8 @@ pub(crate) struct Judge<'a> {
 
 impl Text {
     fn prepare(cell: &Cell, options: &Options<'_>, observe: Observer<'_>) -> Result<Self> {
-        let (data, vocab_size) = (&cell.experiment.data, cell.experiment.model.vocab_size);
+        let data = &cell.experiment.data;
+        let vocab_size = cell.experiment.model.vocab_size;
         let mut forward = |event: calm_train::Event<'_>| observe(Event::Train(event));
         let tokenizer = match &cell.loaded {
             Some(_) => {
@@ -75,7 +76,8 @@ impl Text {
             }
             None => calm_train::data::tokenizer(data, vocab_size, options.cache, &mut forward)?,
         };
-        let store = calm_train::data::token_store(data, &tokenizer, options.cache, &mut forward)?;
+        let (split, cache) = (data.split(), options.cache);
+        let store = calm_train::data::token_store(data, &split, &tokenizer, cache, &mut forward)?;
         Ok(Self {
             unigram: unigram(store.train(), tokenizer.vocab_size()),
             store,
@@ -135,7 +137,8 @@ pub fn compare(
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<Comparison>> {
-    let cells = grid.cells()?;
+    let mut cells = grid.cells()?;
+    fit_split(&mut cells, options, observe)?;
     let cell = reference(&cells).expect("a grid without cells was refused");
     let text = Text::prepare(cell, options, observe)?;
     // All of them before the first is trained.
@@ -172,6 +175,20 @@ pub fn compare(
     };
     write(&comparison, &options.out)?;
     Ok(Some(comparison))
+}
+
+/// Gives the cells that are to be trained the split that serves the text, once for all of them.
+fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -> Result<()> {
+    let Some(first) = cells.iter().find(|cell| cell.loaded.is_none()) else {
+        return Ok(());
+    };
+    let (mut data, window) = (first.experiment.data.clone(), first.experiment.model.window);
+    let mut forward = |event: calm_train::Event<'_>| observe(Event::Train(event));
+    calm_train::data::fit_split(&mut data, window, options.cache, &mut forward)?;
+    for cell in cells.iter_mut().filter(|cell| cell.loaded.is_none()) {
+        cell.experiment.data.clone_from(&data);
+    }
+    Ok(())
 }
 
 /// The techniques as measured before with these very cells, else measured now and kept; `None`

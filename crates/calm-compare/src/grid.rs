@@ -237,7 +237,12 @@ impl Grid {
             // A run's vocabulary is the resolved one, which the text decides: compared with it.
             let other_vocabulary =
                 cell.loaded.is_none() && experiment.model.vocab_size != vocab_size;
-            if experiment.data != *data || other_vocabulary {
+            let mut its_data = experiment.data.clone();
+            if cell.loaded.is_some() {
+                // As resolved too.
+                its_data.set_split(&data.split());
+            }
+            if its_data != *data || other_vocabulary {
                 return Err(bad(format!(
                     "{name}: data and vocabulary must be those of {}",
                     first.described()

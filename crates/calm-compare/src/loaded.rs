@@ -73,6 +73,7 @@ pub(crate) fn alike(a: &Cell, b: &Cell) -> bool {
         e.seed = reference.seed;
         // Asked for in one, resolved in the other; both are compared with the text.
         e.model.vocab_size = reference.model.vocab_size;
+        e.data.set_split(&reference.data.split());
         e.eval = reference.eval;
         e.progress_eval = reference.progress_eval;
         e.samples = reference.samples.clone();

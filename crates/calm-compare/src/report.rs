@@ -228,7 +228,7 @@ fn protocol(comparison: &Comparison) -> String {
     format!(
         "Mean over seeds ± standard error (of the text, over windows, and of the seeds where \
          there are several). The same {} positions for all models: the multiples of {} tokens in \
-         {} windows of held-out text. CALM: {} draws a position, all pairs; token models: exact \
+         {} windows of the test part; curves along the way are of the validation part. CALM: {} draws a position, all pairs; token models: exact \
          probabilities, {} drawn prefixes a position. Seed {}.",
         format::grouped(positions),
         protocol.every,

@@ -112,7 +112,7 @@ pub(crate) fn techniques(
     let bench = Bench {
         speed: &grid.speed,
         device,
-        text: text.store.heldout(),
+        text: text.store.validation(),
         window: target.config.window,
         sampler: TokenSampler::new(1.0, None, None).expect("a temperature of 1"),
     };

@@ -41,7 +41,7 @@ pub enum Error {
         /// The known name closest to it, where one is close.
         suggestion: Option<String>,
     },
-    /// One source would be read twice, so its documents could be in both halves of a split.
+    /// One source would be read twice.
     #[error("corpus `{name}` is listed twice: remove one of them")]
     DuplicateSource {
         /// The name or path that stands twice.
@@ -181,42 +181,52 @@ pub enum Error {
     },
 
     /// A token cache that is truncated, altered, or another program's file.
-    #[error("{path}: corrupt token cache: {reason}; delete this file and run again to rebuild it")]
+    #[error("{path}: damaged token cache: {reason}")]
     CorruptTokenCache {
-        /// The file to delete.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A token cache that was made with another tokenizer.
+    /// Fractions of a split that are no shares.
     #[error(
-        "{path}: made with another tokenizer (fingerprint {found}, this tokenizer has {expected}): use the tokenizer.json it was made with"
+        "validation fraction {validation} and test fraction {test}: each must be above 0, and together they must leave text to train on"
     )]
-    WrongTokenizer {
-        /// The token cache.
-        path: PathBuf,
-        /// Fingerprint in the cache.
-        found: String,
-        /// Fingerprint of the tokenizer in hand.
-        expected: String,
-    },
-    /// A held-out fraction that is not strictly between 0 and 1.
-    #[error("held-out fraction {fraction} is not strictly between 0 and 1")]
     BadSplit {
-        /// The fraction asked for.
-        fraction: f64,
+        /// The validation fraction.
+        validation: f64,
+        /// The test fraction.
+        test: f64,
     },
-    /// One side of the split got no document.
+    /// A split that was made by another version of the program.
     #[error(
-        "corpus too small: of {documents} documents none is in the {side} part at held-out fraction {fraction}: use more text, another fraction or another seed"
+        "the split follows rule `{found}` where `{known}` is known: what it held out can't be told"
+    )]
+    UnknownSplitRule {
+        /// The rule's name.
+        found: String,
+        /// That of this program.
+        known: &'static str,
+    },
+    /// A test part larger than the one that was held out.
+    #[error(
+        "test fraction {asked} is more than the {own} that was held out in training: the part would hold text that was trained on"
+    )]
+    LargerTestPart {
+        /// The fraction asked for.
+        asked: f64,
+        /// That of the split.
+        own: f64,
+    },
+    /// A part of the split got no text.
+    #[error(
+        "corpus too small: nothing of it is in the {part} part, whose share is {share}: use more text or another share"
     )]
     CorpusTooSmall {
-        /// Documents read.
-        documents: u64,
-        /// The side that is empty: "train" or "held-out".
-        side: &'static str,
-        /// The fraction asked for.
-        fraction: f64,
+        /// The name of the part that is empty.
+        part: &'static str,
+        /// Its share.
+        share: f64,
     },
 
     /// A window that does not divide into chunks.

@@ -1,9 +1,10 @@
 //! Text to token ids to chunk-aligned windows: tokenizers, corpora, streaming readers, a resumable
 //! cursor.
 //!
-//! A [`Corpus`] is fetched into a [`CacheDir`] and read as [`Documents`]; a [`Tokenizer`] turns
-//! them into a memory-mapped [`TokenStore`] with a held-out part; [`Windows`] cut its streams into
-//! rows for training and evaluation. No tensor library is linked, and nothing prints.
+//! A [`Corpus`] is fetched into a [`CacheDir`] and read as [`Stretches`], each in the [`Part`] that a
+//! [`Split`] gives it; a [`Tokenizer`] turns them into a memory-mapped [`TokenStore`] with a stream
+//! for each part; [`Windows`] cut a stream into rows for training and evaluation. No tensor library
+//! is linked, and nothing prints.
 //!
 //! ```
 //! use calm_data::{Cursor, Tokenizer, Windows};
@@ -35,12 +36,12 @@ mod windows;
 
 pub use cache::CacheDir;
 pub use corpus::{
-    BadLinePolicy, Corpus, Document, Documents, FetchEvent, FetchState, Fetcher, Named, Source,
+    BadLinePolicy, Corpus, FetchEvent, FetchState, Fetcher, Named, Source, Stretch, Stretches,
 };
 pub use error::{Error, Result};
 pub use files::sha256_file;
-pub use split::Split;
-pub use store::{PrepareProgress, TokenStore};
+pub use split::{Part, Split};
+pub use store::{PrepareEvent, PrepareProgress, TokenStore};
 pub use stream::TokenStreamDecoder;
 pub use tokenizer::{END_OF_TEXT, Tokenizer};
 pub use windows::{Cursor, WindowStream, Windows, unigram};

@@ -1,8 +1,8 @@
-//! The memory-mapped token cache: one train and one held-out stream of ids per corpus, tokenizer
-//! and split.
+//! The memory-mapped token cache: a stream of ids for each part of a corpus under a tokenizer and a
+//! split.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::cache::{CacheDir, create_directory};
-use crate::corpus::{BadLinePolicy, Corpus};
+use crate::corpus::{BadLinePolicy, Corpus, Stretch};
 use crate::error::{Error, Result};
-use crate::files::{hex, persist};
-use crate::split::Split;
+use crate::files::{hex, parent_of, persist};
+use crate::split::{Part, Split};
 use crate::store_header::{FORMAT_VERSION, HEADER_BYTES, Header};
 use crate::tokenizer::Tokenizer;
 
@@ -22,13 +22,11 @@ compile_error!("token caches hold little-endian ids and are viewed in place");
 
 /// Text encoded in one go: enough to keep all cores busy, little enough to be no burden.
 const BATCH_BYTES: usize = 1 << 20;
-const BATCH_DOCUMENTS: usize = 1 << 10;
+const BATCH_TEXTS: usize = 1 << 10;
 
 /// Progress of building a token cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrepareProgress {
-    /// Documents encoded so far.
-    pub documents: u64,
     /// Tokens written so far, end-of-text included.
     pub tokens: u64,
     /// Bytes of the corpus files read so far.
@@ -37,72 +35,95 @@ pub struct PrepareProgress {
     pub bytes_total: u64,
 }
 
-/// Token ids of a corpus: documents one after the other, each followed by one end-of-text token,
-/// never padded. The same streams serve every chunk size and every model.
+/// What [`TokenStore::prepare`] tells meanwhile.
+#[derive(Debug)]
+pub enum PrepareEvent {
+    /// The cache that was there can't be used, for this reason, and is made again.
+    Damaged(Error),
+    /// A new cache is being built.
+    Progress(PrepareProgress),
+}
+
+/// Token ids of a corpus in three streams, one for each part: documents one after the other, never
+/// padded, each followed by one end-of-text token; so is what is left of a document at the border
+/// to another part. The same streams serve every chunk size and every model.
 #[derive(Debug)]
 pub struct TokenStore {
     path: PathBuf,
     map: Mmap,
     header: Header,
     key: String,
-    fingerprint: String,
 }
 
 impl TokenStore {
-    /// Opens the cache of this corpus, tokenizer and split, and builds it where there is none yet.
-    /// Named corpora must have been fetched for building. Memory stays bounded; a failed build
-    /// leaves nothing behind.
+    /// Opens the cache of this corpus, tokenizer and split, and builds it where there is none yet
+    /// or a damaged one. Named corpora must have been fetched for building. Memory stays bounded;
+    /// a failed build leaves nothing behind.
     ///
     /// # Errors
-    /// [`Error::CorruptTokenCache`] for a file that fails its checks (it is not rebuilt silently),
-    /// [`Error::BadSplit`], [`Error::CorpusTooSmall`] where one side would be empty, the errors of
-    /// [`Corpus::documents`] and of its iterator, [`Error::Io`] (a full disk for one).
+    /// [`Error::CorpusTooSmall`] where a part that has a share would be empty, the errors of
+    /// [`Corpus::stretches`] and of its iterator, [`Error::Io`] (a full disk for one).
     pub fn prepare(
         corpus: &Corpus,
         cache: &CacheDir,
         tokenizer: &Tokenizer,
-        split: Split,
+        split: &Split,
         policy: BadLinePolicy,
-        on_progress: &mut dyn FnMut(PrepareProgress),
+        on_event: &mut dyn FnMut(PrepareEvent),
     ) -> Result<Self> {
         split.validate()?;
         let key = key_of(&corpus.key()?, tokenizer, split);
         let directory = cache.tokens();
         let path = directory.join(format!("{}.tokens", &hex(&key)[..32]));
         if path.exists() {
-            let store = Self::open(&path)?;
-            if store.header.key != key {
-                return Err(corrupt(
-                    &path,
-                    "it belongs to another corpus, tokenizer or split",
-                ));
-            }
-            store.check_tokenizer(tokenizer)?;
-            // A cache with skipped lines does not satisfy a caller who wants to be stopped by them.
-            if store.bad_lines() == 0 || policy == BadLinePolicy::Skip {
-                return Ok(store);
+            match Self::open(&path).and_then(|store| store.check_key(key)) {
+                // A cache with skipped lines does not satisfy a caller who wants to be stopped by
+                // them.
+                Ok(store) if store.bad_lines() == 0 || policy == BadLinePolicy::Skip => {
+                    return Ok(store);
+                }
+                Ok(_) => {}
+                Err(error @ Error::CorruptTokenCache { .. }) => {
+                    on_event(PrepareEvent::Damaged(error));
+                }
+                Err(error) => return Err(error),
             }
         }
         create_directory(&directory)?;
-        let mut documents = corpus.documents(cache, policy)?;
+        let mut stretches = corpus.stretches(cache, split, policy)?;
         let bytes_total = corpus.total_bytes(cache)?;
-        let mut builder = Builder::new(&path, tokenizer, split)?;
-        while let Some(document) = documents.next() {
-            if builder.add(document?.text)? {
-                on_progress(builder.progress(documents.bytes_read(), bytes_total));
+        let mut builder = Builder::new(&path, tokenizer)?;
+        let mut tell = |builder: &Builder<'_>, bytes_read| {
+            on_event(PrepareEvent::Progress(PrepareProgress {
+                tokens: builder.tokens(),
+                bytes_read,
+                bytes_total,
+            }));
+        };
+        while let Some(stretch) = stretches.next() {
+            if builder.add(stretch?)? {
+                tell(&builder, stretches.bytes_read());
             }
         }
         builder.encode()?;
-        on_progress(builder.progress(documents.bytes_read(), bytes_total));
-        builder.finish(key, documents.bad_lines())?;
+        tell(&builder, stretches.bytes_read());
+        builder.finish(key, split, stretches.bad_lines())?;
         Self::open(&path)
+    }
+
+    fn check_key(self, key: [u8; 32]) -> Result<Self> {
+        if self.header.key == key {
+            return Ok(self);
+        }
+        let reason = "it belongs to another corpus, tokenizer or split";
+        Err(corrupt(&self.path, reason))
     }
 
     /// Opens a token cache and verifies magic, version, lengths and checksums, which reads the
     /// whole file once.
     ///
     /// # Errors
-    /// [`Error::CorruptTokenCache`] saying what is wrong and which file to delete, [`Error::Io`].
+    /// [`Error::CorruptTokenCache`] saying what is wrong, [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -136,39 +157,36 @@ impl TokenStore {
             let reason = format!("id {id} is outside its vocabulary of {}", header.vocab_size);
             return Err(corrupt(path, reason));
         }
-        let (key, fingerprint) = (hex(&header.key), hex(&header.fingerprint));
+        let key = hex(&header.key);
         Ok(Self {
             path: path.to_path_buf(),
             map,
             header,
             key,
-            fingerprint,
         })
     }
 
-    /// Checks that the cache was made with this tokenizer.
-    ///
-    /// # Errors
-    /// [`Error::WrongTokenizer`] with both fingerprints.
-    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
-        if self.fingerprint == tokenizer.fingerprint() {
-            return Ok(());
-        }
-        Err(Error::WrongTokenizer {
-            path: self.path.clone(),
-            found: self.fingerprint.clone(),
-            expected: tokenizer.fingerprint().to_string(),
-        })
+    /// The stream of a part.
+    pub fn part(&self, part: Part) -> &[u32] {
+        let length = |part: Part| self.header.tokens[part as usize] as usize;
+        let before = Part::ALL.into_iter().take(part as usize);
+        let start: usize = before.map(length).sum();
+        &self.ids()[start..start + length(part)]
     }
 
-    /// The training stream.
+    /// The stream to train on.
     pub fn train(&self) -> &[u32] {
-        &self.ids()[..self.header.train_tokens as usize]
+        self.part(Part::Train)
     }
 
-    /// The held-out stream.
-    pub fn heldout(&self) -> &[u32] {
-        &self.ids()[self.header.train_tokens as usize..]
+    /// The stream to make choices on.
+    pub fn validation(&self) -> &[u32] {
+        self.part(Part::Validation)
+    }
+
+    /// The stream to report on.
+    pub fn test(&self) -> &[u32] {
+        self.part(Part::Test)
     }
 
     fn ids(&self) -> &[u32] {
@@ -187,19 +205,14 @@ impl TokenStore {
         &self.key
     }
 
-    /// Fingerprint of the tokenizer that made the ids, 64 hexadecimal digits.
-    pub fn tokenizer_fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
     /// Number of ids of that tokenizer: every id is below it.
     pub fn vocab_size(&self) -> usize {
         self.header.vocab_size as usize
     }
 
-    /// Documents in the training and in the held-out stream.
-    pub fn documents(&self) -> (u64, u64) {
-        (self.header.train_documents, self.header.heldout_documents)
+    /// Documents, and stretches of them, in each part, in the order of [`Part::ALL`].
+    pub fn documents(&self) -> [u64; 3] {
+        self.header.documents
     }
 
     /// Lines that were skipped as bad when the cache was built.
@@ -216,28 +229,31 @@ fn corrupt(path: &Path, reason: impl Into<String>) -> Error {
 }
 
 /// Digest of everything that decides the content of a cache file.
-fn key_of(corpus_key: &str, tokenizer: &Tokenizer, split: Split) -> [u8; 32] {
+fn key_of(corpus_key: &str, tokenizer: &Tokenizer, split: &Split) -> [u8; 32] {
     Sha256::new()
         .chain_update(FORMAT_VERSION.to_le_bytes())
         .chain_update(corpus_key)
         .chain_update(tokenizer.fingerprint())
-        .chain_update(split.heldout_fraction.to_bits().to_le_bytes())
-        .chain_update(split.seed.to_le_bytes())
+        .chain_update(&split.rule)
+        .chain_update(split.validation_fraction.to_bits().to_le_bytes())
+        .chain_update(split.test_fraction.to_bits().to_le_bytes())
+        .chain_update(split.whole_below.to_le_bytes())
+        .chain_update(split.salt.to_le_bytes())
         .finalize()
         .into()
 }
 
-/// Ids on their way to disk, with a running checksum.
-struct Stream<W: Write> {
-    writer: BufWriter<W>,
+/// Ids of a part on their way to disk.
+struct Stream {
+    writer: BufWriter<File>,
     hasher: Sha256,
     tokens: u64,
     documents: u64,
 }
 
-impl<W: Write> Stream<W> {
-    fn new(writer: W) -> Self {
-        let writer = BufWriter::with_capacity(1 << 18, writer);
+impl Stream {
+    fn new(file: File) -> Self {
+        let writer = BufWriter::with_capacity(1 << 18, file);
         Self {
             writer,
             hasher: Sha256::new(),
@@ -246,60 +262,54 @@ impl<W: Write> Stream<W> {
         }
     }
 
-    fn document(&mut self, ids: &[u32], end_of_text: u32) -> io::Result<()> {
-        let ids = ids.iter().chain([&end_of_text]);
+    fn write(&mut self, ids: &[u32], end_of_text: Option<u32>) -> io::Result<()> {
+        let ids = ids.iter().chain(&end_of_text);
         let bytes: Vec<u8> = ids.flat_map(|id| id.to_le_bytes()).collect();
         self.hasher.update(&bytes);
         self.writer.write_all(&bytes)?;
         self.tokens += (bytes.len() / 4) as u64;
-        self.documents += 1;
+        self.documents += u64::from(end_of_text.is_some());
         Ok(())
     }
 }
 
 /// Builds a cache file: the training ids go behind the place of the header in the final file's
-/// temporary, the held-out ids into a nameless file that is appended at the end.
+/// temporary, those of the other parts into nameless files that are appended at the end.
 struct Builder<'a> {
     path: &'a Path,
     tokenizer: &'a Tokenizer,
-    split: Split,
-    train: Stream<NamedTempFile>,
-    heldout: Stream<File>,
-    waiting: Vec<String>,
+    file: NamedTempFile,
+    parts: [Stream; 3],
+    waiting: Vec<Stretch>,
     waiting_bytes: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn new(path: &'a Path, tokenizer: &'a Tokenizer, split: Split) -> Result<Self> {
-        let directory = crate::files::parent_of(path);
-        let failed = || Error::io("create a file beside", path);
-        let mut train = Stream::new(
-            tempfile::Builder::new()
-                .tempfile_in(directory)
-                .map_err(failed())?,
-        );
-        train
-            .writer
-            .write_all(&[0; HEADER_BYTES])
-            .map_err(Error::io("write", path))?;
-        let heldout = Stream::new(tempfile::tempfile_in(directory).map_err(failed())?);
-        let (waiting, waiting_bytes) = (Vec::new(), 0);
+    fn new(path: &'a Path, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let directory = parent_of(path);
+        let create = || -> io::Result<(NamedTempFile, [Stream; 3])> {
+            let mut file = NamedTempFile::new_in(directory)?;
+            file.write_all(&[0; HEADER_BYTES])?;
+            let train = Stream::new(file.as_file().try_clone()?);
+            let nameless = || tempfile::tempfile_in(directory).map(Stream::new);
+            Ok((file, [train, nameless()?, nameless()?]))
+        };
+        let (file, parts) = create().map_err(Error::io("create a file beside", path))?;
         Ok(Self {
             path,
             tokenizer,
-            split,
-            train,
-            heldout,
-            waiting,
-            waiting_bytes,
+            file,
+            parts,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
         })
     }
 
-    /// Takes a document; returns whether a batch was encoded.
-    fn add(&mut self, text: String) -> Result<bool> {
-        self.waiting_bytes += text.len();
-        self.waiting.push(text);
-        let full = self.waiting_bytes >= BATCH_BYTES || self.waiting.len() >= BATCH_DOCUMENTS;
+    /// Takes a stretch; returns whether a batch was encoded.
+    fn add(&mut self, stretch: Stretch) -> Result<bool> {
+        self.waiting_bytes += stretch.text.len();
+        self.waiting.push(stretch);
+        let full = self.waiting_bytes >= BATCH_BYTES || self.waiting.len() >= BATCH_TEXTS;
         if full {
             self.encode()?;
         }
@@ -308,101 +318,85 @@ impl<'a> Builder<'a> {
 
     fn encode(&mut self) -> Result<()> {
         self.waiting_bytes = 0;
-        let texts = std::mem::take(&mut self.waiting);
-        let sides: Vec<bool> = texts
-            .iter()
-            .map(|text| self.split.is_heldout(text))
-            .collect();
+        let stretches = std::mem::take(&mut self.waiting);
+        let places: Vec<_> = stretches.iter().map(|s| (s.part, s.ends)).collect();
+        let texts = stretches.into_iter().map(|s| s.text).collect();
         let end_of_text = self.tokenizer.end_of_text();
-        for (ids, heldout) in self.tokenizer.encode_batch(texts)?.into_iter().zip(sides) {
-            if heldout {
-                self.heldout.document(&ids, end_of_text)
-            } else {
-                self.train.document(&ids, end_of_text)
-            }
-            .map_err(Error::io("write", self.path))?;
+        for (ids, (part, ends)) in self.tokenizer.encode_batch(texts)?.iter().zip(places) {
+            self.parts[part as usize]
+                .write(ids, ends.then_some(end_of_text))
+                .map_err(Error::io("write", self.path))?;
         }
         Ok(())
     }
 
-    fn progress(&self, bytes_read: u64, bytes_total: u64) -> PrepareProgress {
-        PrepareProgress {
-            documents: self.train.documents + self.heldout.documents,
-            tokens: self.train.tokens + self.heldout.tokens,
-            bytes_read,
-            bytes_total,
-        }
+    fn tokens(&self) -> u64 {
+        self.parts.iter().map(|part| part.tokens).sum()
     }
 
-    fn finish(self, key: [u8; 32], bad_lines: u64) -> Result<()> {
+    fn finish(self, key: [u8; 32], split: &Split, bad_lines: u64) -> Result<()> {
         let Self {
             path,
             tokenizer,
-            split,
-            train,
-            heldout,
+            file,
+            parts,
             ..
         } = self;
-        let documents = train.documents + heldout.documents;
-        for (stream, side) in [(train.documents, "train"), (heldout.documents, "held-out")] {
-            if stream == 0 {
-                let fraction = split.heldout_fraction;
-                return Err(Error::CorpusTooSmall {
-                    documents,
-                    side,
-                    fraction,
-                });
+        let tokens = parts.each_ref().map(|part| part.tokens);
+        for part in Part::ALL {
+            let share = split.share(part);
+            if tokens[part as usize] == 0 && share > 0.0 {
+                let part = part.name();
+                return Err(Error::CorpusTooSmall { part, share });
             }
         }
         let mut header = Header {
-            train_tokens: train.tokens,
-            heldout_tokens: heldout.tokens,
-            train_documents: train.documents,
-            heldout_documents: heldout.documents,
+            tokens,
+            documents: parts.each_ref().map(|part| part.documents),
             bad_lines,
             vocab_size: tokenizer.vocab_size() as u64,
             key,
             fingerprint: digest_of(tokenizer.fingerprint()),
             body: [0; 32],
         };
-        let file = join(train, heldout, &mut header).map_err(Error::io("write", path))?;
+        let file = join(file, parts, &mut header).map_err(Error::io("write", path))?;
         persist(file, path)
     }
 }
 
-/// Appends the held-out ids to the training ids and writes the header before both.
+/// Appends the other parts to the training ids in `file` and writes the header before them.
 fn join(
-    train: Stream<NamedTempFile>,
-    heldout: Stream<File>,
+    mut file: NamedTempFile,
+    [train, validation, test]: [Stream; 3],
     header: &mut Header,
 ) -> io::Result<NamedTempFile> {
-    let Stream {
-        mut writer,
-        mut hasher,
-        ..
-    } = train;
-    let mut tail = heldout
-        .writer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    tail.seek(SeekFrom::Start(0))?;
-    let mut tail = BufReader::new(tail);
+    let into_inner = |writer: BufWriter<File>| {
+        let inner = writer.into_inner();
+        inner.map_err(io::IntoInnerError::into_error)
+    };
+    let (mut all, mut hasher) = (into_inner(train.writer)?, train.hasher);
+    for part in [validation, test] {
+        let mut ids = into_inner(part.writer)?;
+        ids.seek(SeekFrom::Start(0))?;
+        hash_into(&mut ids, &mut all, &mut hasher)?;
+    }
+    header.body = hasher.finalize().into();
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&header.to_bytes())?;
+    Ok(file)
+}
+
+/// Copies `reader` to `writer`, through `hasher`.
+fn hash_into(reader: &mut File, writer: &mut File, hasher: &mut Sha256) -> io::Result<()> {
     let mut block = vec![0; 1 << 17];
     loop {
-        let n = tail.read(&mut block)?;
+        let n = reader.read(&mut block)?;
         if n == 0 {
-            break;
+            return Ok(());
         }
         hasher.update(&block[..n]);
         writer.write_all(&block[..n])?;
     }
-    header.body = hasher.finalize().into();
-    let mut file = writer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header.to_bytes())?;
-    Ok(file)
 }
 
 /// The 32 bytes of a fingerprint's 64 hexadecimal digits.

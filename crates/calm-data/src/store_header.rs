@@ -9,19 +9,22 @@ const MAGIC: &[u8; 8] = b"CALMTOK\n";
 
 /// Changes with the layout of the file and with the way texts become documents: both make old
 /// caches unfit.
-pub(crate) const FORMAT_VERSION: u64 = 1;
+pub(crate) const FORMAT_VERSION: u64 = 2;
+
+/// The u64 after the magic bytes.
+const NUMBERS: usize = 9;
 
 /// Where the header's own checksum stands; everything before it is covered.
 const CHECKSUM_AT: usize = HEADER_BYTES - 32;
 
-/// Layout, little-endian: magic, seven u64 (version first), then four 32-byte digests: key,
-/// fingerprint, body; zeros; header checksum.
+/// Layout, little-endian: magic, nine u64 (version first), three 32-byte digests (key, fingerprint,
+/// body), zeros, header checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub train_tokens: u64,
-    pub heldout_tokens: u64,
-    pub train_documents: u64,
-    pub heldout_documents: u64,
+    /// Tokens of each part, in the order of `Part::ALL`.
+    pub tokens: [u64; 3],
+    /// Documents, and stretches of them, in each part.
+    pub documents: [u64; 3],
     pub bad_lines: u64,
     pub vocab_size: u64,
     /// Digest of corpus, tokenizer, split and version.
@@ -36,15 +39,12 @@ impl Header {
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
-        for number in [
-            FORMAT_VERSION,
-            self.train_tokens,
-            self.heldout_tokens,
-            self.train_documents,
-            self.heldout_documents,
-            self.bad_lines,
-            self.vocab_size,
-        ] {
+        let counts = self.tokens.into_iter().chain(self.documents);
+        for number in [FORMAT_VERSION]
+            .into_iter()
+            .chain(counts)
+            .chain([self.bad_lines, self.vocab_size])
+        {
             bytes.extend(number.to_le_bytes());
         }
         for digest in [&self.key, &self.fingerprint, &self.body] {
@@ -73,7 +73,7 @@ impl Header {
                 .fold(0_u64, |value, &b| value << 8 | u64::from(b))
         };
         let digest = |index: usize| {
-            let at = MAGIC.len() + 8 * 7 + 32 * index;
+            let at = MAGIC.len() + 8 * NUMBERS + 32 * index;
             let mut digest = [0; 32];
             digest.copy_from_slice(&header[at..at + 32]);
             digest
@@ -88,12 +88,10 @@ impl Header {
             return Err("the header's checksum does not match".to_string());
         }
         Ok(Self {
-            train_tokens: number(1),
-            heldout_tokens: number(2),
-            train_documents: number(3),
-            heldout_documents: number(4),
-            bad_lines: number(5),
-            vocab_size: number(6),
+            tokens: [1, 2, 3].map(number),
+            documents: [4, 5, 6].map(number),
+            bad_lines: number(7),
+            vocab_size: number(8),
             key: digest(0),
             fingerprint: digest(1),
             body: digest(2),
@@ -102,7 +100,8 @@ impl Header {
 
     /// Length of the whole file, `None` where the counts cannot be those of a file.
     pub fn file_bytes(&self) -> Option<u64> {
-        let tokens = self.train_tokens.checked_add(self.heldout_tokens)?;
+        let sum = |sum: u64, &tokens| sum.checked_add(tokens);
+        let tokens = self.tokens.iter().try_fold(0, sum)?;
         tokens.checked_mul(4)?.checked_add(HEADER_BYTES as u64)
     }
 }
@@ -113,10 +112,8 @@ mod tests {
 
     fn header() -> Header {
         Header {
-            train_tokens: 1,
-            heldout_tokens: 1 << 40,
-            train_documents: 3,
-            heldout_documents: 4,
+            tokens: [1, 1 << 40, 2],
+            documents: [3, 4, 5],
             bad_lines: 5,
             vocab_size: 6,
             key: [7; 32],
@@ -128,10 +125,10 @@ mod tests {
     #[test]
     fn a_header_survives_its_bytes() {
         assert_eq!(Header::from_bytes(&header().to_bytes()).unwrap(), header());
-        assert_eq!(header().file_bytes(), Some(256 + 4 * ((1 << 40) + 1)));
+        assert_eq!(header().file_bytes(), Some(256 + 4 * ((1 << 40) + 3)));
         assert_eq!(
             Header {
-                train_tokens: u64::MAX,
+                tokens: [u64::MAX, 1, 0],
                 ..header()
             }
             .file_bytes(),

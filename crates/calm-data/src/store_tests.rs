@@ -11,10 +11,12 @@ use super::*;
 static TOKENIZER: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::train((0..100).map(text), 300).unwrap());
 
-const SPLIT: Split = Split {
-    heldout_fraction: 0.2,
-    seed: 1,
-};
+fn split() -> Split {
+    Split {
+        salt: 1,
+        ..Split::new(0.2, 0.2, 1 << 16)
+    }
+}
 
 fn text(i: usize) -> String {
     format!("document {i} is about the number {} and no other", i * i)
@@ -45,19 +47,24 @@ fn records(n: usize) -> String {
 }
 
 impl Scene {
-    fn prepare_with(&self, split: Split, policy: BadLinePolicy) -> Result<TokenStore> {
+    fn prepare_with(
+        &self,
+        split: &Split,
+        policy: BadLinePolicy,
+        on_event: &mut dyn FnMut(PrepareEvent),
+    ) -> Result<TokenStore> {
         TokenStore::prepare(
             &self.corpus,
             &self.cache,
             &TOKENIZER,
             split,
             policy,
-            &mut |_| (),
+            on_event,
         )
     }
 
     fn prepare(&self) -> Result<TokenStore> {
-        self.prepare_with(SPLIT, BadLinePolicy::Fatal)
+        self.prepare_with(&split(), BadLinePolicy::Fatal, &mut |_| ())
     }
 
     fn files(&self) -> usize {
@@ -76,70 +83,56 @@ fn texts_of(tokens: &[u32]) -> Vec<String> {
 #[test]
 fn every_document_is_once_in_one_stream_in_order() {
     let store = scene(&records(200)).prepare().unwrap();
-    let (train, heldout) = (texts_of(store.train()), texts_of(store.heldout()));
-    assert_eq!(
-        store.documents(),
-        (train.len() as u64, heldout.len() as u64)
-    );
-    let expected = |side| {
-        (0..200)
-            .map(text)
-            .filter(|t| SPLIT.is_heldout(t) == side)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(train, expected(false));
-    assert_eq!(heldout, expected(true));
-    assert!((20..60).contains(&heldout.len()));
+    let split = split();
+    let mut documents = [0; 3];
+    for part in Part::ALL {
+        let found = texts_of(store.part(part));
+        let is_here = |text: &String| split.part_of(split.hasher().chain_update(text)) == part;
+        let expected: Vec<_> = (0..200).map(text).filter(is_here).collect();
+        assert_eq!(found, expected);
+        documents[part as usize] = found.len() as u64;
+    }
+    assert_eq!(store.documents(), documents);
 }
 
 #[test]
-fn identical_documents_are_on_one_side() {
+fn identical_documents_are_in_one_part() {
     let store = scene(&records(40).repeat(3)).prepare().unwrap();
-    let train: BTreeSet<_> = texts_of(store.train()).into_iter().collect();
-    let heldout: BTreeSet<_> = texts_of(store.heldout()).into_iter().collect();
-    assert!(train.is_disjoint(&heldout));
-    assert_eq!(train.len() + heldout.len(), 40);
+    let parts =
+        Part::ALL.map(|part| -> BTreeSet<_> { texts_of(store.part(part)).into_iter().collect() });
+    let all: BTreeSet<_> = parts.iter().flatten().collect();
+    assert_eq!(parts.iter().map(BTreeSet::len).sum::<usize>(), 40);
+    assert_eq!(all.len(), 40);
 }
 
 #[test]
 fn a_second_prepare_opens_and_other_settings_build_another() {
     let scene = scene(&records(60));
     let mut events = Vec::new();
-    let mut prepare = |split| {
+    let mut prepare = |split: &Split| {
         let policy = BadLinePolicy::Fatal;
-        TokenStore::prepare(
-            &scene.corpus,
-            &scene.cache,
-            &TOKENIZER,
-            split,
-            policy,
-            &mut |p| {
-                events.push(p);
-            },
-        )
-        .unwrap()
+        let on_event = &mut |event| match event {
+            PrepareEvent::Progress(progress) => events.push(progress),
+            PrepareEvent::Damaged(error) => panic!("{error}"),
+        };
+        scene.prepare_with(split, policy, on_event).unwrap()
     };
-    let first = prepare(SPLIT);
-    let again = prepare(SPLIT);
-    let other = prepare(Split { seed: 2, ..SPLIT });
+    let first = prepare(&split());
+    let again = prepare(&split());
+    let other = prepare(&Split { salt: 2, ..split() });
     assert_eq!((first.path(), first.key()), (again.path(), again.key()));
     assert_eq!(first.train(), again.train());
     assert_ne!(first.key(), other.key());
     // One event per build, none for the opening.
     assert_eq!(events.len(), 2);
     let total = scene.corpus.total_bytes(&scene.cache).unwrap();
-    assert_eq!(
-        (
-            events[0].documents,
-            events[0].bytes_read,
-            events[0].bytes_total
-        ),
-        (60, total, total)
-    );
-    assert_eq!(
-        events[0].tokens,
-        (first.train().len() + first.heldout().len()) as u64
-    );
+    let tokens = Part::ALL.map(|part| first.part(part).len() as u64);
+    let progress = PrepareProgress {
+        tokens: tokens.iter().sum(),
+        bytes_read: total,
+        bytes_total: total,
+    };
+    assert_eq!(events[0], progress);
     assert_eq!(scene.files(), 2);
 }
 
@@ -153,7 +146,7 @@ fn a_cache_is_the_same_file_wherever_it_is_built() {
         &scene.corpus,
         &elsewhere,
         &TOKENIZER,
-        SPLIT,
+        &split(),
         policy,
         &mut |_| (),
     )
@@ -162,21 +155,25 @@ fn a_cache_is_the_same_file_wherever_it_is_built() {
         fs::read(here.path()).unwrap(),
         fs::read(there.path()).unwrap()
     );
-    assert_eq!(here.tokenizer_fingerprint(), TOKENIZER.fingerprint());
     assert_eq!(here.vocab_size(), TOKENIZER.vocab_size());
 }
 
 #[test]
-fn damaged_files_are_refused_by_name_and_not_rebuilt() {
+fn a_damaged_cache_is_named_and_made_again() {
     let scene = scene(&records(60));
     let path = scene.prepare().unwrap().path().to_path_buf();
     let good = fs::read(&path).unwrap();
+    let other = Split { salt: 2, ..split() };
+    let other = scene
+        .prepare_with(&other, BadLinePolicy::Fatal, &mut |_| ())
+        .unwrap();
+    let foreign = fs::read(other.path()).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let mut newer = good.clone();
     newer[8] = 9;
     let longer = [good.as_slice(), &[0; 4]].concat();
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 8] = [
         (&flipped, "checksum of its ids"),
         (&newer, "format version 9"),
         (&longer, "bytes instead of"),
@@ -184,63 +181,40 @@ fn damaged_files_are_refused_by_name_and_not_rebuilt() {
         (&good[..100], "less than a header"),
         (b"", "less than a header"),
         (&[b'x'; 4096], "no token cache"),
+        (&foreign, "belongs to another"),
     ];
     for (bytes, reason) in cases {
         fs::write(&path, bytes).unwrap();
-        let error = scene.prepare().unwrap_err();
-        assert!(matches!(&error, Error::CorruptTokenCache { path: p, .. } if *p == path));
-        let message = error.to_string();
-        assert!(
-            message.contains(reason) && message.contains("delete this file"),
-            "{message}"
-        );
-        assert_eq!(fs::read(&path).unwrap(), bytes);
+        let mut told = Vec::new();
+        let on_event = &mut |event| {
+            if let PrepareEvent::Damaged(error) = event {
+                told.push(error.to_string());
+            }
+        };
+        let store = scene
+            .prepare_with(&split(), BadLinePolicy::Fatal, on_event)
+            .unwrap();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains(reason), "{}", told[0]);
+        assert!(told[0].contains(path.to_str().unwrap()), "{}", told[0]);
+        assert_eq!(store.path(), path);
+        assert_eq!(fs::read(&path).unwrap(), good);
     }
-}
-
-#[test]
-fn a_cache_of_something_else_under_this_name_is_refused() {
-    let scene = scene(&records(60));
-    let first = scene.prepare().unwrap().path().to_path_buf();
-    let split = Split { seed: 2, ..SPLIT };
-    let second = scene
-        .prepare_with(split, BadLinePolicy::Fatal)
-        .unwrap()
-        .path()
-        .to_path_buf();
-    fs::copy(&second, &first).unwrap();
-    let message = scene.prepare().unwrap_err().to_string();
-    assert!(message.contains("belongs to another"), "{message}");
-}
-
-#[test]
-fn the_tokenizer_is_checked() {
-    let store = scene(&records(60)).prepare().unwrap();
-    store.check_tokenizer(&TOKENIZER).unwrap();
-    let other = Tokenizer::train((0..100).map(text), 280).unwrap();
-    let error = store.check_tokenizer(&other).unwrap_err();
-    assert!(matches!(error, Error::WrongTokenizer { .. }), "{error}");
 }
 
 #[test]
 fn failed_builds_leave_nothing() {
     let too_small = scene(&records(1));
     let error = too_small.prepare().unwrap_err();
-    assert!(
-        matches!(error, Error::CorpusTooSmall { documents: 1, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::CorpusTooSmall { .. }), "{error}");
     assert_eq!(too_small.files(), 0);
     let broken = scene(&format!("{}oops", records(60)));
     let error = broken.prepare().unwrap_err();
     assert!(matches!(error, Error::BadLine { line: 61, .. }), "{error}");
     assert_eq!(broken.files(), 0);
-    let bad_split = Split {
-        heldout_fraction: 0.0,
-        seed: 0,
-    };
+    let bad_split = Split::new(0.6, 0.6, 0);
     let error = broken
-        .prepare_with(bad_split, BadLinePolicy::Skip)
+        .prepare_with(&bad_split, BadLinePolicy::Skip, &mut |_| ())
         .unwrap_err();
     assert!(matches!(error, Error::BadSplit { .. }), "{error}");
 }
@@ -248,20 +222,10 @@ fn failed_builds_leave_nothing() {
 #[test]
 fn skipped_lines_are_remembered_and_still_stop_a_strict_caller() {
     let scene = scene(&format!("{}oops", records(60)));
-    assert_eq!(
-        scene
-            .prepare_with(SPLIT, BadLinePolicy::Skip)
-            .unwrap()
-            .bad_lines(),
-        1
-    );
-    assert_eq!(
-        scene
-            .prepare_with(SPLIT, BadLinePolicy::Skip)
-            .unwrap()
-            .bad_lines(),
-        1
-    );
+    for _ in 0..2 {
+        let store = scene.prepare_with(&split(), BadLinePolicy::Skip, &mut |_| ());
+        assert_eq!(store.unwrap().bad_lines(), 1);
+    }
     assert!(matches!(
         scene.prepare(),
         Err(Error::BadLine { line: 61, .. })
@@ -280,27 +244,23 @@ fn a_cache_directory_that_is_a_file_is_an_io_error() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_reported_not_swallowed() {
-    let mut full = Stream::new(
-        fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/full")
-            .unwrap(),
-    );
+    let stream = |path: &str| {
+        let file = fs::OpenOptions::new().write(true).read(true).open(path);
+        Stream::new(file.unwrap())
+    };
+    let mut full = stream("/dev/full");
     // The buffer takes the document, so the error comes when the file is closed.
-    full.document(&[1, 2, 3], 0).unwrap();
-    let train = Stream::new(NamedTempFile::new().unwrap());
-    let fingerprint = digest_of(TOKENIZER.fingerprint());
+    full.write(&[1, 2, 3], Some(0)).unwrap();
+    let parts = [full, stream("/dev/null"), stream("/dev/null")];
     let mut header = Header {
-        train_tokens: 0,
-        heldout_tokens: 4,
-        train_documents: 0,
-        heldout_documents: 1,
+        tokens: [4, 0, 0],
+        documents: [1, 0, 0],
         bad_lines: 0,
         vocab_size: 4,
         key: [0; 32],
-        fingerprint,
+        fingerprint: digest_of(TOKENIZER.fingerprint()),
         body: [0; 32],
     };
-    let error = join(train, full, &mut header).unwrap_err();
+    let error = join(NamedTempFile::new().unwrap(), parts, &mut header).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
 }

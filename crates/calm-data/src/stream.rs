@@ -20,15 +20,18 @@ pub struct TokenStreamDecoder<'a> {
     emitted: usize,
 }
 
-impl<'a> TokenStreamDecoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self {
-            tokenizer,
+impl Tokenizer {
+    /// Decodes a stream of ids piece by piece, for printing while generating.
+    pub fn stream(&self) -> TokenStreamDecoder<'_> {
+        TokenStreamDecoder {
+            tokenizer: self,
             window: Vec::new(),
             emitted: 0,
         }
     }
+}
 
+impl TokenStreamDecoder<'_> {
     /// Takes one id; returns the text that it makes certain, if any. Text that may still turn out
     /// to be the beginning of a character is held back.
     ///

@@ -11,10 +11,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
-use crate::corpus::Document;
 use crate::error::{Error, Result};
 use crate::files::{hex, write_atomic};
-use crate::stream::TokenStreamDecoder;
 
 /// The end-of-text token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -95,27 +93,6 @@ impl Tokenizer {
                 reason: format!("{END_OF_TEXT} was not added"),
             })?;
         Self::finish(inner, end_of_text)
-    }
-
-    /// As [`Tokenizer::train`], over documents as a corpus yields them; the first error of the
-    /// iterator stops the training and is returned.
-    ///
-    /// # Errors
-    /// Those of the iterator and of [`Tokenizer::train`].
-    pub fn train_on_documents<I>(documents: I, vocab_size: usize) -> Result<Self>
-    where
-        I: Iterator<Item = Result<Document>> + Send,
-    {
-        let mut failure = None;
-        let texts = documents.map_while(|document| match document {
-            Ok(document) => Some(document.text),
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
-        });
-        let trained = Self::train(texts, vocab_size);
-        failure.map_or(trained, Err)
     }
 
     /// Loads any `tokenizer.json` whose vocabulary has an end-of-text token (`<|endoftext|>`,
@@ -227,11 +204,6 @@ impl Tokenizer {
     /// sha256 of the serialized tokenizer as 64 hexadecimal digits; the same after save and load.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
-    }
-
-    /// Decodes a stream of ids piece by piece, for printing while generating.
-    pub fn stream(&self) -> TokenStreamDecoder<'_> {
-        TokenStreamDecoder::new(self)
     }
 }
 
@@ -403,12 +375,6 @@ mod tests {
             Tokenizer::train(empty.into_iter(), 300),
             Err(Error::EmptyTrainingText)
         ));
-        let failing = [
-            Ok(Document { text: "a".into() }),
-            Err(Error::BadSplit { fraction: 2.0 }),
-        ];
-        let error = Tokenizer::train_on_documents(failing.into_iter(), 300).unwrap_err();
-        assert!(matches!(error, Error::BadSplit { .. }), "{error}");
     }
 
     #[test]

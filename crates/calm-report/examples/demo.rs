@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use calm_report::{
     AutoencoderSummary, BaselineSummary, EvalPoint, Host, JsonlWriter, MetricRow, ModelSummary,
-    Protocol, RunDir, RunInfo, SCHEMA, SampleText, Stage, Summary, utc_now, write_atomic,
+    Protocol, RunDir, RunInfo, SCHEMA, SampleText, Stage, Summary, TextPart, utc_now, write_atomic,
     write_report,
 };
 
@@ -142,6 +142,7 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()>
         positions: 2048,
         draws: 8,
         seed: 1,
+        part: TextPart::Validation,
     });
     for (stage, steps, batch, best) in [
         (Stage::Lm, 3000, 512, 0.0162),
@@ -213,6 +214,7 @@ fn summary() -> Summary {
             positions: 16_384,
             draws: 8,
             seed: 1,
+            part: TextPart::Test,
         }),
     }
 }

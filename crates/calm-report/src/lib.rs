@@ -56,7 +56,9 @@ pub use rundir::RunDir;
 pub use samples::{SampleText, load_samples};
 pub use scale::Scale;
 pub use series::Series;
-pub use summary::{AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, SCHEMA, Summary};
+pub use summary::{
+    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, SCHEMA, Summary, TextPart,
+};
 pub use svg::{CHART_CSS, LineChart};
 pub use table::{Align, Table};
 pub use time::{utc_from_unix, utc_now};

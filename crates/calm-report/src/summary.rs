@@ -21,6 +21,36 @@ pub struct Protocol {
     pub draws: usize,
     /// Seed of the draws.
     pub seed: u64,
+    /// The text that was scored.
+    #[serde(default)]
+    pub part: TextPart,
+}
+
+/// The part of a text that a figure was measured on; nothing was trained on any of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextPart {
+    /// What is reported on at the end, and nothing was chosen by.
+    Test,
+    /// What choices are made on.
+    Validation,
+    /// Records from before there were both: one part for choices and reports.
+    #[default]
+    HeldOut,
+    /// The whole of a text that the user vouched for as unseen.
+    WholeUnseen,
+}
+
+impl TextPart {
+    /// In words, to be put behind "of".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Test => "the test part",
+            Self::Validation => "the validation part",
+            Self::HeldOut => "the held-out part",
+            Self::WholeUnseen => "a text given as unseen",
+        }
+    }
 }
 
 /// Reconstruction of held-out text by the chunk autoencoder.
@@ -192,6 +222,7 @@ pub(crate) mod tests {
                 positions: 8192,
                 draws: 8,
                 seed: 7,
+                part: TextPart::Test,
             }),
         }
     }
@@ -246,7 +277,7 @@ pub(crate) mod tests {
         assert_eq!(keys(&value["calm"]), sorted(&calm));
         let baseline = [&calm[..], &["perplexity"]].concat();
         assert_eq!(keys(&value["baseline"]), sorted(&baseline));
-        let protocol = ["window_tokens", "positions", "draws", "seed"];
+        let protocol = ["window_tokens", "positions", "draws", "seed", "part"];
         assert_eq!(keys(&value["protocol"]), sorted(&protocol));
         assert_eq!(value["calm"]["brier"].as_array().unwrap().len(), 4);
     }

@@ -120,19 +120,33 @@ pub struct DataConfig {
     pub corpus: Vec<String>,
     /// A tokenizer.json to use; empty trains one of `model.vocab_size` tokens on the corpus.
     pub tokenizer: String,
-    /// Share of the documents held out for evaluation.
-    pub heldout_fraction: f64,
+    /// Share of the text that choices are made on: evaluations on the way.
+    pub validation_fraction: f64,
+    /// Share of the text that final scores are reported on.
+    pub test_fraction: f64,
+    /// Texts of fewer bytes are in one part as a whole, longer ones are cut in three stretches.
+    /// Little text is always cut, and its shares may be larger; the resolved configuration has
+    /// what was done.
+    pub whole_below: u64,
     /// What to do with a bad JSONL line.
     pub bad_lines: BadLinePolicy,
 }
 
 impl DataConfig {
-    /// The split of documents. Its seed is fixed, so that every run holds out the same text.
+    /// The split of the text. Its salt is fixed, so that every run holds out the same.
     pub fn split(&self) -> Split {
-        Split {
-            heldout_fraction: self.heldout_fraction,
-            seed: 0,
-        }
+        Split::new(
+            self.validation_fraction,
+            self.test_fraction,
+            self.whole_below,
+        )
+    }
+
+    /// The same text under the shares of `split`.
+    pub fn set_split(&mut self, split: &Split) {
+        self.validation_fraction = split.validation_fraction;
+        self.test_fraction = split.test_fraction;
+        self.whole_below = split.whole_below;
     }
 }
 
@@ -248,9 +262,17 @@ impl Experiment {
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.token_model().validate()?;
-        let inside = self.data.heldout_fraction > 0.0 && self.data.heldout_fraction < 1.0;
-        let fraction = self.data.heldout_fraction;
-        ConfigError::range("data.heldout_fraction", fraction, inside, "0 < share < 1")?;
+        let (validation, test) = (self.data.validation_fraction, self.data.test_fraction);
+        let inside = validation > 0.0 && validation < 1.0;
+        ConfigError::range(
+            "data.validation_fraction",
+            validation,
+            inside,
+            "0 < share < 1",
+        )?;
+        let inside = test > 0.0 && validation + test < 1.0;
+        let must = "a share above 0 that leaves text to train on";
+        ConfigError::range("data.test_fraction", test, inside, must)?;
         for (field, value) in [
             ("optim.lr", self.optim.lr),
             ("optim.autoencoder_lr", self.optim.autoencoder_lr),

@@ -2,13 +2,37 @@
 
 use std::path::Path;
 
-use calm_data::{CacheDir, Corpus, TokenStore, Tokenizer};
+use calm_data::{CacheDir, Corpus, Part, Split, TokenStore, Tokenizer};
 
 use crate::config::DataConfig;
 use crate::event::{Event, Observer};
 use crate::{Error, Result};
 
-/// Fetches the corpus and trains a tokenizer on its training documents, or loads the given one.
+/// Fetches the corpus and gives `data` the split that serves it: the one asked for, unless the text
+/// is little ([`Corpus::fit_split`]). A validation or test part is to hold about four windows.
+///
+/// # Errors
+/// Those of the corpus.
+pub fn fit_split(
+    data: &mut DataConfig,
+    window: usize,
+    cache: &CacheDir,
+    observe: Observer<'_>,
+) -> Result<()> {
+    let corpus = fetch(data, cache, observe)?;
+    let (asked, least_bytes) = (data.split(), (4 * window * BYTES_PER_TOKEN) as u64);
+    let split = corpus.fit_split(cache, &asked, data.bad_lines, least_bytes)?;
+    if split != asked {
+        observe(Event::LittleText(&split));
+    }
+    data.set_split(&split);
+    Ok(())
+}
+
+/// Of English text, with some thousand tokens.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Fetches the corpus and trains a tokenizer on its training part, or loads the given one.
 ///
 /// # Errors
 /// Those of the corpus and of the tokenizer.
@@ -31,15 +55,19 @@ pub fn tokenizer(
     }
     let corpus = fetch(data, cache, observe)?;
     observe(Event::TrainingTokenizer { vocab_size });
-    let split = data.split();
-    split.validate()?;
     // Held-out text must not shape the vocabulary.
-    let documents = corpus.documents(cache, data.bad_lines)?.filter(|document| {
-        document
-            .as_ref()
-            .map_or(true, |document| !split.is_heldout(&document.text))
+    let mut failure = None;
+    let stretches = corpus.stretches(cache, &data.split(), data.bad_lines)?;
+    let texts = stretches.map_while(|stretch| match stretch {
+        Ok(stretch) => Some(stretch),
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
     });
-    Ok(Tokenizer::train_on_documents(documents, vocab_size)?)
+    let texts = texts.filter(|s| s.part == Part::Train).map(|s| s.text);
+    let trained = Tokenizer::train(texts, vocab_size);
+    Ok(failure.map_or(trained, Err)?)
 }
 
 /// Fetches the corpus and opens its token streams, encoding them at first use.
@@ -48,6 +76,7 @@ pub fn tokenizer(
 /// Those of the corpus and of the token cache.
 pub fn token_store(
     data: &DataConfig,
+    split: &Split,
     tokenizer: &Tokenizer,
     cache: &CacheDir,
     observe: Observer<'_>,
@@ -57,13 +86,12 @@ pub fn token_store(
         &corpus,
         cache,
         tokenizer,
-        data.split(),
+        split,
         data.bad_lines,
-        &mut |progress| observe(Event::Tokenizing(progress)),
+        &mut |event| observe(Event::Tokenizing(event)),
     )?;
     observe(Event::DataReady {
-        train_tokens: store.train().len() as u64,
-        heldout_tokens: store.heldout().len() as u64,
+        tokens: Part::ALL.map(|part| store.part(part).len() as u64),
         bad_lines: store.bad_lines(),
     });
     Ok(store)

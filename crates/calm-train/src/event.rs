@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use calm_data::{FetchEvent, PrepareProgress};
+use calm_data::{FetchEvent, PrepareEvent, Split};
 use calm_report::{EvalPoint, MetricRow, SampleText, Stage, Summary};
 
 use crate::Precision;
@@ -17,14 +17,14 @@ pub enum Event<'a> {
         /// Tokens of the vocabulary.
         vocab_size: usize,
     },
+    /// The text is little, and is split in this way instead of the one asked for.
+    LittleText(&'a Split),
     /// The corpus is being turned into token ids.
-    Tokenizing(PrepareProgress),
+    Tokenizing(PrepareEvent),
     /// The text is ready.
     DataReady {
-        /// Training tokens.
-        train_tokens: u64,
-        /// Held-out tokens.
-        heldout_tokens: u64,
+        /// Tokens to train on, to make choices on, and to report on.
+        tokens: [u64; 3],
         /// JSONL lines that were skipped as bad.
         bad_lines: u64,
     },

@@ -8,7 +8,7 @@ use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::CalmModel;
 use calm_nn::Cost;
 use calm_report::{
-    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary,
+    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary, TextPart,
 };
 
 use crate::event::{Event, Observer};
@@ -85,14 +85,14 @@ pub(crate) fn finish(
     Ok(Some(summary))
 }
 
-/// Share of held-out tokens that come back from the autoencoder; never stops early.
+/// Share of the test part's tokens that come back from the autoencoder; never stops early.
 fn reconstruction(
     autoencoder: &ChunkAutoencoder,
     summary: &mut Summary,
     run: &Run<'_>,
 ) -> Result<bool> {
     let (window, eval) = (run.experiment.model.window, &run.experiment.eval);
-    let windows = spread(run.store.heldout(), window, eval.windows)?;
+    let windows = spread(run.store.test(), window, eval.windows)?;
     let rebuilt = reconstruct(autoencoder, &windows, eval.seed, run.device);
     summary.autoencoder = Some(AutoencoderSummary {
         token_accuracy: rebuilt.token_accuracy,
@@ -105,6 +105,7 @@ fn reconstruction(
         positions: rebuilt.tokens,
         draws: 1,
         seed: eval.seed,
+        part: TextPart::Test,
     });
     Ok(true)
 }
@@ -120,7 +121,7 @@ fn score_calm(
     let (config, eval) = (&run.experiment.model, &run.experiment.eval);
     let report = evaluate(
         calm,
-        run.store.heldout(),
+        run.store.test(),
         config.window,
         run.unigram,
         eval,
@@ -152,7 +153,7 @@ fn score_baseline(
     let config = run.experiment.token_model();
     let report = evaluate_tokens(
         model,
-        run.store.heldout(),
+        run.store.test(),
         config.window,
         run.experiment.model.chunk_size,
         false,
@@ -209,6 +210,7 @@ impl Run<'_> {
             positions: report.estimate.positions,
             draws: self.experiment.eval.draws,
             seed: self.experiment.eval.seed,
+            part: TextPart::Test,
         }
     }
 }

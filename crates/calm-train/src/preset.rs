@@ -69,8 +69,8 @@ pub fn load(path: &Path) -> Result<Experiment> {
 /// resolved configuration `config`.
 ///
 /// A preset of the program is compared by its name, because the run may have been started with
-/// overrides; a file is compared key by key. The vocabulary may have come out smaller than asked
-/// for, where the text was small.
+/// overrides; a file is compared key by key. Of a small text the vocabulary may have come out
+/// smaller than asked for, and the held-out parts larger and cut within every document.
 ///
 /// # Errors
 /// [`Error::ResumeDiffers`] with the first key that differs; else as [`resolve`].
@@ -94,12 +94,20 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
     };
     let (run, mut given) = (table(&run)?, table(&base)?);
     assign(&mut given, overrides)?;
+    let all_cut = value_at(&run, "data.whole_below").as_integer() == Some(0);
     let mut keys = Vec::new();
     flatten("", &run, &mut keys);
     for key in keys {
         let (run, given) = (value_at(&run, &key), value_at(&given, &key));
-        let smaller = key == "model.vocab_size" && run.as_integer() < given.as_integer();
-        if run != given && !smaller {
+        let resolved = match key.as_str() {
+            "model.vocab_size" => run.as_integer() < given.as_integer(),
+            "data.whole_below" => run.as_integer() == Some(0),
+            "data.validation_fraction" | "data.test_fraction" => {
+                all_cut && run.as_float() > given.as_float()
+            }
+            _ => false,
+        };
+        if run != given && !resolved {
             return differs(&key, run.to_string(), given.to_string());
         }
     }

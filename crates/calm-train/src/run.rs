@@ -72,11 +72,12 @@ pub fn train(
         }
         .into());
     }
-    let vocab_size = experiment.model.vocab_size;
+    let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
+    data::fit_split(&mut experiment.data, window, options.cache, observe)?;
     let tokenizer = data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?;
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.
     experiment.model.vocab_size = tokenizer.vocab_size();
-    let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
+    let store = open_store(&experiment, &tokenizer, options, observe)?;
     check_text(&experiment, &store, &tokenizer)?;
 
     let directory = RunDir::create(&options.out)?;
@@ -128,7 +129,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     check_device(&experiment, options)?;
     let info = RunInfo::load(&directory.run())?;
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
-    let store = data::token_store(&experiment.data, &tokenizer, options.cache, observe)?;
+    let store = open_store(&experiment, &tokenizer, options, observe)?;
     let prepared = Prepared {
         experiment,
         info,
@@ -141,11 +142,22 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     go_on(&prepared, options, observe)
 }
 
+fn open_store(
+    experiment: &Experiment,
+    tokenizer: &Tokenizer,
+    options: &Options<'_>,
+    observe: Observer<'_>,
+) -> Result<TokenStore> {
+    let data = &experiment.data;
+    data::token_store(data, &data.split(), tokenizer, options.cache, observe)
+}
+
 /// Text enough to train and to evaluate on, before anything is written.
 fn check_text(experiment: &Experiment, store: &TokenStore, tokenizer: &Tokenizer) -> Result<()> {
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
     calm_data::Windows::new(store.train(), window, k)?;
-    calm_eval::spread(store.heldout(), window, experiment.eval.windows)?;
+    calm_eval::spread(store.validation(), window, experiment.progress_eval.windows)?;
+    calm_eval::spread(store.test(), window, experiment.eval.windows)?;
     for prompt in &experiment.samples.prompts {
         let tokens = tokenizer.encode(prompt)?.len();
         if tokens > window {

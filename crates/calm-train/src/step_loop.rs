@@ -53,7 +53,8 @@ pub(crate) trait StageTask {
 
 /// What an evaluation on the way needs.
 pub(crate) struct Judge<'a> {
-    pub heldout: &'a [u32],
+    /// The text to make choices on.
+    pub validation: &'a [u32],
     pub unigram: &'a [u64],
     pub config: &'a EvalConfig,
     pub device: &'a Device,
@@ -81,7 +82,7 @@ impl<'a> Run<'a> {
     /// What an evaluation on the way needs.
     pub(crate) fn judge(&self) -> Judge<'a> {
         Judge {
-            heldout: self.store.heldout(),
+            validation: self.store.validation(),
             unigram: self.unigram,
             config: &self.experiment.progress_eval,
             device: self.device,
@@ -265,6 +266,7 @@ pub(crate) fn run_stage<T: StageTask>(
             run.history.sync()?;
             let path = run.directory.checkpoint(stage, step);
             let writer = task.checkpoint(&model, &path, run.tokenizer)?;
+            let writer = writer.with_split(experiment.data.split());
             optimizer
                 .save(writer.path(OPTIM))
                 .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;

@@ -9,7 +9,7 @@ use calm_data::Tokenizer;
 use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
 use calm_nn::Draws;
-use calm_report::{EvalPoint, Protocol, Stage};
+use calm_report::{EvalPoint, Protocol, Stage, TextPart};
 
 use crate::Result;
 use crate::step_loop::{Judge, StageTask, StepLoss};
@@ -47,7 +47,7 @@ impl StageTask for AutoencoderTask<'_> {
 
     fn evaluate(&self, model: &ChunkAutoencoder, point: EvalPoint) -> Result<EvalPoint> {
         let judge = &self.judge;
-        let windows = spread(judge.heldout, self.model.window, judge.config.windows)?;
+        let windows = spread(judge.validation, self.model.window, judge.config.windows)?;
         let result = reconstruct(model, &windows, judge.config.seed, judge.device);
         Ok(EvalPoint {
             token_accuracy: Some(result.token_accuracy),
@@ -107,7 +107,7 @@ impl StageTask for LanguageModelTask<'_> {
         };
         let report = evaluate(
             &calm,
-            judge.heldout,
+            judge.validation,
             self.model.window,
             judge.unigram,
             judge.config,
@@ -161,7 +161,7 @@ impl StageTask for BaselineTask<'_> {
         let judge = &self.judge;
         let report = evaluate_tokens(
             model,
-            judge.heldout,
+            judge.validation,
             self.config.window,
             self.chunk_size,
             false,
@@ -210,6 +210,7 @@ fn with_scores(
             positions: estimate.positions,
             draws: judge.config.draws,
             seed: judge.config.seed,
+            part: TextPart::Validation,
         }),
         ..point
     }

@@ -93,7 +93,8 @@ fn a_run_can_be_sampled_scored_and_reported() {
         "other.txt",
         "--set",
         "model.vocab_size=300",
-        "data.heldout_fraction=0.3",
+        "data.validation_fraction=0.15",
+        "data.test_fraction=0.15",
         "--tokenizer",
         "run/tokenizer.json",
     ];
@@ -191,6 +192,61 @@ fn options_beside_resume_must_agree_with_the_run() {
         }
     }
     assert!(failure(&only(&["--set", "lm.stepz=40"])).contains("did you mean 'lm.steps'"));
+}
+
+/// A checkpoint knows what was held out; nothing else is scored as if it had been.
+#[test]
+fn a_checkpoint_is_scored_on_what_it_held_out_or_not_at_all() {
+    let place = Place::new();
+    success(&place.train("run").output().unwrap());
+    let checkpoint = "run/checkpoints/lm/step-000040";
+    let eval = |place_args: &[&str]| {
+        let protocol = ["--windows", "4", "--draws", "4", "--json", "e.json"];
+        let args = [&["eval"], place_args, &protocol].concat();
+        place.calm(&args).output().unwrap()
+    };
+    let record = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(place.path("e.json")).unwrap()).unwrap()
+    };
+    success(&eval(&["--run", "run"]));
+    let of_run = record();
+    assert_eq!(of_run["part"], "test");
+    assert_eq!(of_run["split"]["test_fraction"], 0.15);
+    // The same text and the same scores, without the run.
+    let alone = ["--model", checkpoint, "--corpus", "text.txt"];
+    success(&eval(&alone));
+    assert_eq!(record(), of_run);
+
+    // A larger part would hold text that was trained on, a smaller one doesn't.
+    let with = |more: &[&str]| eval(&[&alone[..], more].concat());
+    for flag in ["--test-fraction", "--heldout-fraction"] {
+        let message = failure(&with(&[flag, "0.3"]));
+        assert!(message.contains("0.3 is more than the 0.15"), "{message}");
+    }
+    let printed = success(&with(&["--test-fraction", "0.1"]));
+    assert!(printed.contains("10.0 % of text.txt"), "{printed}");
+
+    // A text of the user's own is scored whole, on the user's word.
+    let printed = success(&with(&["--unseen"]));
+    assert!(
+        printed.contains("all of text.txt, given as unseen"),
+        "{printed}"
+    );
+    assert_eq!(record()["part"], "whole_unseen");
+    assert!(record()["split"].is_null());
+
+    // An unknown split holds out nothing that anyone could know of.
+    let manifest = place.path(checkpoint).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["split"]["rule"] = "another-1".into();
+    std::fs::write(&manifest, json.to_string()).unwrap();
+    assert!(failure(&with(&[])).contains("rule `another-1`"));
+    json.as_object_mut().unwrap().remove("split");
+    std::fs::write(&manifest, json.to_string()).unwrap();
+    let message = failure(&with(&[]));
+    assert!(message.contains("--unseen"), "{message}");
+    success(&with(&["--unseen"]));
 }
 
 #[test]

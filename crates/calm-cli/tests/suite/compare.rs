@@ -10,7 +10,7 @@ fn grid(place: &Place) {
 name = "test"
 preset = "debug"
 set = [
-    "data.corpus=text.txt", "data.heldout_fraction=0.3", "model.vocab_size=300",
+    "data.corpus=text.txt", "data.validation_fraction=0.15", "data.test_fraction=0.15", "model.vocab_size=300",
     "model.window=16", "model.autoencoder.hidden_size=16", "model.backbone.hidden_size=16",
     "baseline.transformer.hidden_size=16", "autoencoder.steps=4", "lm.steps=4",
     "lm.eval_every=2", "baseline.training.steps=4", "baseline.training.eval_every=2",

@@ -17,7 +17,6 @@ impl Place {
         let place = Self(tempfile::tempdir().unwrap());
         let mut text = String::new();
         for i in 0..600u32 {
-            // Sentences that differ, so that the split has many documents.
             let word = ["river", "stone", "house", "morning", "song"][(i * i % 5) as usize];
             text.push_str(&format!(
                 "The {word} of day {i} walks under the grey sky and sings. "
@@ -48,7 +47,8 @@ impl Place {
     pub(crate) fn train(&self, out: &str) -> Command {
         let mut command = self.calm(&["train", "--preset", "debug", "--corpus", "text.txt"]);
         command.args(["--out", out, "--set"]).args([
-            "data.heldout_fraction=0.3",
+            "data.validation_fraction=0.15",
+            "data.test_fraction=0.15",
             "model.vocab_size=300",
             "model.window=16",
             "model.autoencoder.hidden_size=16",

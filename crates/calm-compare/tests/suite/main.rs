@@ -28,7 +28,8 @@ impl Place {
         grid.set = vec![format!("data.corpus={}", corpus.display())];
         grid.set.extend(
             [
-                "data.heldout_fraction=0.4",
+                "data.validation_fraction=0.2",
+                "data.test_fraction=0.2",
                 "model.vocab_size=280",
                 "model.window=16",
                 "model.autoencoder.hidden_size=16",

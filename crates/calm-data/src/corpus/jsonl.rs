@@ -4,8 +4,8 @@ use std::io::Read;
 
 use serde::Deserialize;
 
-use super::documents::{DocumentReader, Next};
 use super::lines::{Lines, utf8};
+use super::reader::{Next, Piece, PieceReader};
 use crate::error::Result;
 
 /// A line longer than this many bytes is a bad line: memory stays bounded.
@@ -29,8 +29,8 @@ impl<R: Read> JsonLines<R> {
     }
 }
 
-impl<R: Read + Send> DocumentReader for JsonLines<R> {
-    fn next_document(&mut self) -> Result<Next> {
+impl<R: Read + Send> PieceReader for JsonLines<R> {
+    fn next_piece(&mut self) -> Result<Next> {
         let mut too_long = None;
         while let Some(line) = self.lines.next_line()? {
             if !line.complete {
@@ -54,10 +54,14 @@ impl<R: Read + Send> DocumentReader for JsonLines<R> {
             };
             match serde_json::from_str::<Record>(text) {
                 Ok(record) if record.text.trim().is_empty() => continue,
-                Ok(Record { text }) if text.contains("\r\n") => {
-                    return Ok(Next::Document(text.replace("\r\n", "\n")));
+                Ok(Record { text }) => {
+                    let text = if text.contains("\r\n") {
+                        text.replace("\r\n", "\n")
+                    } else {
+                        text
+                    };
+                    return Ok(Next::Piece(Piece::whole(text)));
                 }
-                Ok(Record { text }) => return Ok(Next::Document(text)),
                 Err(e) => {
                     return Ok(Next::BadLine {
                         line: number,
@@ -92,8 +96,8 @@ mod tests {
         let mut reader = JsonLines::new(Lines::new(bytes, Path::new("x.jsonl"), limit));
         let mut out = Vec::new();
         loop {
-            match reader.next_document().unwrap() {
-                Next::Document(text) => out.push(Ok(text)),
+            match reader.next_piece().unwrap() {
+                Next::Piece(piece) => out.push(Ok(piece.text)),
                 Next::BadLine { line, reason } => out.push(Err((line, reason))),
                 Next::End => return out,
             }

@@ -1,11 +1,13 @@
 //! Corpora: an ordered list of named or local texts, fetched, read and identified as one.
 
-mod documents;
 mod fetch;
 mod jsonl;
 mod kjv;
 mod lines;
 mod named;
+mod pieces;
+mod reader;
+mod stretches;
 mod text;
 mod wheel;
 
@@ -15,14 +17,16 @@ use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
-pub use documents::{BadLinePolicy, Document, Documents};
 pub use fetch::{FetchEvent, FetchState, Fetcher};
 pub use named::Named;
+pub use pieces::BadLinePolicy;
+pub use stretches::{Stretch, Stretches};
 
 use crate::cache::CacheDir;
 use crate::error::{Error, Result};
 use crate::files::hex;
-use documents::{Format, Unit};
+use crate::split::{Part, Split};
+use pieces::{Format, Pieces, Unit};
 
 /// One element of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +157,7 @@ impl Corpus {
         Ok(())
     }
 
-    /// Bytes of the files that [`Corpus::documents`] reads, as they lie on disk.
+    /// Bytes of the files that [`Corpus::stretches`] reads, as they lie on disk.
     ///
     /// # Errors
     /// [`Error::NotFetched`], [`Error::Io`].
@@ -164,14 +168,61 @@ impl Corpus {
         })
     }
 
-    /// Reads the documents of all sources in order, streaming: memory is bounded by the longest
-    /// document, not by the corpus.
+    /// Reads the text of all sources in order, streaming, each stretch with its part.
     ///
     /// # Errors
-    /// [`Error::NotFetched`], and where a local file has gone [`Error::Io`] or
-    /// [`Error::NoTextFiles`]. Errors of reading come from the iterator.
-    pub fn documents(&self, cache: &CacheDir, policy: BadLinePolicy) -> Result<Documents> {
-        Ok(Documents::new(self.units(cache)?, policy))
+    /// Those of [`Split::validate`], [`Error::NotFetched`], and where a local file has gone
+    /// [`Error::Io`] or [`Error::NoTextFiles`]. Errors of reading come from the iterator.
+    pub fn stretches(
+        &self,
+        cache: &CacheDir,
+        split: &Split,
+        policy: BadLinePolicy,
+    ) -> Result<Stretches> {
+        split.validate()?;
+        let pieces = Pieces::new(self.units(cache)?, policy);
+        Ok(Stretches::new(pieces, split.clone()))
+    }
+
+    /// The split that serves this corpus: the one asked for, unless the text is little. Where that
+    /// would leave a held-out part with less than half or more than twice its share, because works
+    /// are few, works of any length are cut (`whole_below` is 0); where a held-out part would have
+    /// fewer than `least_bytes`, its share is raised too, to a quarter at most.
+    ///
+    /// Reads until each part has 1 MiB, at most the whole corpus.
+    ///
+    /// # Errors
+    /// As [`Corpus::stretches`] and its iterator.
+    pub fn fit_split(
+        &self,
+        cache: &CacheDir,
+        split: &Split,
+        policy: BadLinePolicy,
+        least_bytes: u64,
+    ) -> Result<Split> {
+        let enough = least_bytes.max(1 << 20);
+        let bytes = self.stretches(cache, split, policy)?.survey(enough)?;
+        if bytes.iter().all(|&bytes| bytes >= enough) {
+            return Ok(split.clone());
+        }
+        let total = bytes.iter().sum::<u64>() as f64;
+        let raised = |share: f64| share.max((least_bytes as f64 / total).min(0.25));
+        let mut fitted = Split {
+            validation_fraction: raised(split.validation_fraction),
+            test_fraction: raised(split.test_fraction),
+            ..split.clone()
+        };
+        if fitted.share(Part::Train) < split.share(Part::Train).min(0.5) {
+            fitted = split.clone();
+        }
+        let fits = [Part::Validation, Part::Test].iter().all(|&part| {
+            let expected = split.share(part) * total;
+            (0.5 * expected..=2.0 * expected).contains(&(bytes[part as usize] as f64))
+        });
+        if !fits || fitted != *split {
+            fitted.whole_below = 0;
+        }
+        Ok(fitted)
     }
 
     fn units(&self, cache: &CacheDir) -> Result<Vec<Unit>> {

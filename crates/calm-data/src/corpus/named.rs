@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::documents::Format;
+use super::pieces::Format;
 use crate::cache::CacheDir;
 
 /// Alias of the four small books, 5.7 MB, that the default preset trains on.
@@ -17,7 +17,8 @@ pub(crate) const QUICKSTART_PARTS: [Named; 4] =
 pub enum Named {
     /// Plays of Shakespeare, 1.1 MB of dialogue.
     Shakespeare,
-    /// The King James Bible, one chapter a document, verse references and editorial marks removed.
+    /// The King James Bible, one chapter a document and one book a work, verse references and
+    /// editorial marks removed.
     Kjv,
     /// "The Great Gatsby".
     Gatsby,

@@ -21,15 +21,16 @@ fn write(directory: &TempDir, name: &str, content: impl AsRef<[u8]>) -> String {
     path.to_str().unwrap().to_string()
 }
 
-fn documents(corpus: &Corpus, policy: BadLinePolicy) -> Documents {
+fn stretches(corpus: &Corpus, policy: BadLinePolicy) -> Stretches {
+    let cache = CacheDir::at("/nonexistent");
     corpus
-        .documents(&CacheDir::at("/nonexistent"), policy)
+        .stretches(&cache, &Split::all_test(), policy)
         .unwrap()
 }
 
 fn texts(path: &str) -> Result<Vec<String>> {
     let corpus = parse(&[path])?;
-    documents(&corpus, BadLinePolicy::Fatal)
+    stretches(&corpus, BadLinePolicy::Fatal)
         .map(|d| d.map(|d| d.text))
         .collect()
 }
@@ -42,7 +43,7 @@ fn quickstart_is_four_books() {
         ["shakespeare", "kjv", "gatsby", "alice", "sotu"]
     );
     assert!(matches!(
-        corpus.documents(&CacheDir::at("/nonexistent"), BadLinePolicy::Skip),
+        corpus.total_bytes(&CacheDir::at("/nonexistent")),
         Err(Error::NotFetched {
             corpus: "shakespeare",
             ..
@@ -73,16 +74,16 @@ fn a_source_that_stands_twice_is_refused() {
 }
 
 #[test]
-fn every_format_streams_its_documents() {
+fn every_format_streams_its_text() {
     let directory = tempfile::tempdir().unwrap();
     let lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
     let packed = zstd::encode_all(lines.as_bytes(), 3).unwrap();
     let jsonl = write(&directory, "a.jsonl", lines);
     let zst = write(&directory, "b.jsonl.zst", packed);
-    let text = write(&directory, "c.TXT", "a passage\r\n");
+    let text = write(&directory, "c.TXT", "a text\r\n");
     assert_eq!(texts(&jsonl).unwrap(), ["one", "two"]);
     assert_eq!(texts(&zst).unwrap(), ["one", "two"]);
-    assert_eq!(texts(&text).unwrap(), ["a passage"]);
+    assert_eq!(texts(&text).unwrap(), ["a text"]);
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn empty_files_are_errors_and_end_the_iterator() {
     let path = write(&directory, "a.txt", "\n \r\n");
     write(&directory, "b.txt", "text");
     let corpus = parse(&[directory.path().to_str().unwrap()]).unwrap();
-    let mut documents = documents(&corpus, BadLinePolicy::Skip);
+    let mut documents = stretches(&corpus, BadLinePolicy::Skip);
     assert!(matches!(
         documents.next(),
         Some(Err(Error::EmptyFile { path: p, bad_lines: 0 })) if p == Path::new(&path)
@@ -128,11 +129,11 @@ fn bad_lines_are_skipped_and_counted_or_fatal() {
         "{\"text\": \"one\"}\nnot json\n{\"text\": \"two\"}\n{}",
     );
     let corpus = parse(&[&path]).unwrap();
-    let mut skipping = documents(&corpus, BadLinePolicy::Skip);
+    let mut skipping = stretches(&corpus, BadLinePolicy::Skip);
     let found: Vec<_> = skipping.by_ref().map(|d| d.unwrap().text).collect();
     assert_eq!(found, ["one", "two"]);
     assert_eq!(skipping.bad_lines(), 2);
-    let mut strict = documents(&corpus, BadLinePolicy::Fatal);
+    let mut strict = stretches(&corpus, BadLinePolicy::Fatal);
     assert_eq!(strict.next().unwrap().unwrap().text, "one");
     let message = strict.next().unwrap().unwrap_err().to_string();
     assert!(
@@ -151,7 +152,7 @@ fn a_truncated_archive_is_an_error_under_either_policy() {
     let packed = zstd::encode_all(lines.as_bytes(), 3).unwrap();
     let path = write(&directory, "a.jsonl.zst", &packed[..packed.len() / 2]);
     let corpus = parse(&[&path]).unwrap();
-    let last = documents(&corpus, BadLinePolicy::Skip).last().unwrap();
+    let last = stretches(&corpus, BadLinePolicy::Skip).last().unwrap();
     assert!(matches!(last, Err(Error::Io { .. })), "{last:?}");
     let path = write(&directory, "b.jsonl.zst", b"not zstd at all");
     assert!(matches!(texts(&path), Err(Error::Io { .. })));
@@ -170,7 +171,7 @@ fn bytes_read_reach_the_total() {
     let directory = tempfile::tempdir().unwrap();
     let path = write(&directory, "a.txt", "some text\n".repeat(1000));
     let corpus = parse(&[&path]).unwrap();
-    let mut documents = documents(&corpus, BadLinePolicy::Fatal);
+    let mut documents = stretches(&corpus, BadLinePolicy::Fatal);
     assert_eq!(documents.bytes_read(), 0);
     documents.by_ref().for_each(drop);
     assert_eq!(
@@ -212,7 +213,7 @@ fn reading_is_lazy() {
     }
     file.flush().unwrap();
     let corpus = parse(&[file.path().to_str().unwrap()]).unwrap();
-    let mut documents = documents(&corpus, BadLinePolicy::Fatal);
+    let mut documents = stretches(&corpus, BadLinePolicy::Fatal);
     assert_eq!(documents.nth(2).unwrap().unwrap().text, "document 2");
     assert!(documents.bytes_read() <= 1 << 16);
     assert_eq!(documents.count(), 199_997);

@@ -1,69 +1,93 @@
-//! Plain text: paragraphs grouped into passages.
+//! Plain text: a file is one document.
 
 use std::io::Read;
 
-use super::documents::{DocumentReader, Next};
 use super::lines::{Lines, utf8};
+use super::reader::{End, Next, PIECE_BYTES, Piece, PieceReader};
 use crate::error::{Error, Result};
 
-/// A passage ends at the first blank line after this many characters.
-const PASSAGE_CHARACTERS: usize = 2_000;
-
-/// Text without blank lines is cut at the next line end after this many characters.
-const LONGEST_PARAGRAPH: usize = 16_000;
-
-/// A line longer than this many bytes is cut inside.
-pub(crate) const LONGEST_PIECE: u64 = 1 << 16;
-
-/// Groups consecutive paragraphs (separated by blank lines) into passages of at least
-/// [`PASSAGE_CHARACTERS`]; the last one of a file takes what is left. Lines keep their ends, runs
-/// of blank lines become one.
+/// Reads a file as one document, in pieces. Lines keep their ends, runs of blank lines become one.
+///
+/// A piece ends before white space wherever the text has any, so that a byte-level tokenizer makes
+/// the same tokens of the pieces as of the whole.
 #[derive(Debug)]
-pub(crate) struct Passages<R> {
+pub(crate) struct Text<R> {
     lines: Lines<R>,
+    length: u64,
+    /// The next piece so far, and where it begins and ends in the file.
+    waiting: String,
+    at: u64,
+    end: u64,
+    /// What stands between it and the next line.
+    separator: &'static str,
 }
 
-impl<R: Read> Passages<R> {
-    pub fn new(lines: Lines<R>) -> Self {
-        Self { lines }
+impl<R: Read> Text<R> {
+    /// Reads `lines` of a file of `length` bytes.
+    pub fn new(lines: Lines<R>, length: u64) -> Self {
+        Self {
+            lines,
+            length,
+            waiting: String::new(),
+            at: 0,
+            end: 0,
+            separator: "",
+        }
+    }
+
+    /// What waits, as a piece; inside a line, without the word that may go on.
+    fn piece(&mut self, end: End) -> Piece {
+        let inside_line = end == End::Nothing && self.separator.is_empty();
+        let cut = if inside_line {
+            let space = self.waiting.rfind(char::is_whitespace).unwrap_or(0);
+            let cut = self.waiting[..space].trim_end().len();
+            Some(cut).filter(|cut| 2 * cut >= self.waiting.len())
+        } else {
+            None
+        };
+        let rest = cut.map_or_else(String::new, |cut| self.waiting.split_off(cut));
+        let at = self.at;
+        self.at = self.end - rest.len() as u64;
+        Piece {
+            text: std::mem::replace(&mut self.waiting, rest),
+            at,
+            of: self.length,
+            end,
+        }
     }
 }
 
-impl<R: Read + Send> DocumentReader for Passages<R> {
-    fn next_document(&mut self) -> Result<Next> {
-        let mut passage = String::new();
-        let mut characters = 0;
-        // What stands between the text so far and the next line.
-        let mut separator = "";
+impl<R: Read + Send> PieceReader for Text<R> {
+    fn next_piece(&mut self) -> Result<Next> {
         let path = self.lines.path().to_path_buf();
         while let Some(line) = self.lines.next_line()? {
             let text = utf8(&line).map_err(|offset| Error::NotUtf8 {
                 path: path.clone(),
                 offset,
             })?;
-            if text.trim().is_empty() && !separator.is_empty() {
-                if characters >= PASSAGE_CHARACTERS {
-                    return Ok(Next::Document(passage));
-                }
-                separator = "\n\n";
+            let blank = text.trim().is_empty();
+            if blank && !self.separator.is_empty() {
+                self.separator = "\n\n";
                 continue;
             }
-            if text.trim().is_empty() && passage.is_empty() {
+            if blank && self.waiting.is_empty() {
                 continue;
             }
-            passage.push_str(separator);
-            passage.push_str(text);
-            characters += separator.len() + text.chars().count();
-            if characters >= LONGEST_PARAGRAPH {
-                return Ok(Next::Document(passage));
+            let (text, end) = (text.to_owned(), line.offset + text.len() as u64);
+            let next = if line.complete { "\n" } else { "" };
+            let full = self.waiting.len() >= PIECE_BYTES;
+            let piece = full.then(|| self.piece(End::Nothing));
+            self.waiting.push_str(self.separator);
+            self.waiting.push_str(&text);
+            (self.end, self.separator) = (end, next);
+            if let Some(piece) = piece {
+                return Ok(Next::Piece(piece));
             }
-            separator = if line.complete { "\n" } else { "" };
         }
-        Ok(if passage.is_empty() {
-            Next::End
-        } else {
-            Next::Document(passage)
-        })
+        if self.waiting.is_empty() {
+            return Ok(Next::End);
+        }
+        Ok(Next::Piece(self.piece(End::Work)))
     }
 }
 
@@ -73,59 +97,63 @@ mod tests {
 
     use super::*;
 
-    fn passages(text: &str) -> Vec<String> {
-        let lines = Lines::new(text.as_bytes(), Path::new("x.txt"), LONGEST_PIECE);
-        let mut reader = Passages::new(lines);
+    fn pieces(text: &str) -> Vec<Piece> {
+        let lines = Lines::new(text.as_bytes(), Path::new("x.txt"), PIECE_BYTES as u64);
+        let mut reader = Text::new(lines, text.len() as u64);
         let mut out = Vec::new();
-        while let Next::Document(text) = reader.next_document().unwrap() {
-            out.push(text);
+        while let Next::Piece(piece) = reader.next_piece().unwrap() {
+            out.push(piece);
         }
         out
     }
 
     #[test]
-    fn paragraphs_are_grouped_to_two_thousand_characters() {
-        let paragraph = "é".repeat(700);
-        let text = format!("\n\n{}\n", [paragraph.as_str(); 7].join("\n\n \t\n\r\n"));
-        let found = passages(&text);
-        let three = [paragraph.as_str(); 3].join("\n\n");
-        assert_eq!(found, [three.clone(), three, paragraph]);
+    fn a_file_is_one_document_and_its_pieces_end_before_white_space() {
+        for text in [
+            "One line of verse, and another\nof the same poem.\n\n".repeat(5_000),
+            "one endless line of words and no end ".repeat(5_000),
+        ] {
+            let text = text.trim_end();
+            let found = pieces(text);
+            let (last, others) = found.split_last().unwrap();
+            assert_eq!(last.end, End::Work);
+            assert!(!others.is_empty());
+            let mut at = 0;
+            for piece in &found {
+                assert_eq!((piece.at, piece.of), (at, text.len() as u64));
+                assert!(at == 0 || piece.text.starts_with(char::is_whitespace));
+                assert!(piece.text.len() < 3 * PIECE_BYTES);
+                at += piece.text.len() as u64;
+            }
+            assert!(others.iter().all(|piece| piece.end == End::Nothing));
+            let joined: String = found.iter().map(|piece| piece.text.as_str()).collect();
+            assert_eq!(joined, text);
+        }
     }
 
     #[test]
     fn lines_and_indentation_are_kept_and_crlf_becomes_lf() {
-        assert_eq!(passages("  a\r\n  b\r\n\r\n\r\nc"), ["  a\n  b\n\nc"]);
-        assert_eq!(passages(" \n\n\t\n"), Vec::<String>::new());
+        let texts = |text: &str| -> Vec<String> {
+            pieces(text).into_iter().map(|piece| piece.text).collect()
+        };
+        assert_eq!(texts("  a\r\n  b\r\n\r\n\r\nc"), ["  a\n  b\n\nc"]);
+        assert_eq!(texts(" \n\n\t\n"), Vec::<String>::new());
     }
 
     #[test]
-    fn text_without_blank_lines_is_cut_at_line_ends() {
-        let line = "x".repeat(999);
-        let found = passages(&format!("{line}\n").repeat(40));
-        assert_eq!(found.len(), 3);
-        assert_eq!(
-            found[0],
-            [line.as_str(); 16].join("\n").to_string() + "\n" + &line
-        );
-        assert!(found.iter().all(|text| text.len() <= 17_000));
-    }
-
-    #[test]
-    fn one_endless_line_is_cut_without_loss() {
+    fn one_endless_word_is_cut_without_loss() {
         let text = "海".repeat(50_000);
-        let found = passages(&text);
+        let found = pieces(&text);
         assert!(found.len() > 1);
-        assert_eq!(found.concat(), text);
+        let joined: String = found.iter().map(|piece| piece.text.as_str()).collect();
+        assert_eq!(joined, text);
     }
 
     #[test]
     fn invalid_utf8_names_file_and_offset() {
-        let lines = Lines::new(
-            &b"fine\n\nal\xc3\x28so"[..],
-            Path::new("x.txt"),
-            LONGEST_PIECE,
-        );
-        let error = Passages::new(lines).next_document().unwrap_err();
+        let bytes = &b"fine\n\nal\xc3\x28so"[..];
+        let lines = Lines::new(bytes, Path::new("x.txt"), PIECE_BYTES as u64);
+        let error = Text::new(lines, 12).next_piece().unwrap_err();
         assert_eq!(
             error.to_string(),
             "x.txt: not UTF-8 at byte 8: convert the file to UTF-8"

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use zip::ZipArchive;
 
-use super::documents::{DocumentReader, Next};
+use super::reader::{Next, Piece, PieceReader};
 use crate::error::{Error, Result};
 
 /// Largest member that is read, in bytes; the pinned ones are below 7 MB.
@@ -18,9 +18,10 @@ const LARGEST_MEMBER: u64 = 1 << 26;
 #[derive(Debug)]
 pub(crate) struct Texts(std::vec::IntoIter<String>);
 
-impl DocumentReader for Texts {
-    fn next_document(&mut self) -> Result<Next> {
-        Ok(self.0.next().map_or(Next::End, Next::Document))
+impl PieceReader for Texts {
+    fn next_piece(&mut self) -> Result<Next> {
+        let piece = self.0.next().map(Piece::whole);
+        Ok(piece.map_or(Next::End, Next::Piece))
     }
 }
 
@@ -114,8 +115,8 @@ mod tests {
 
     fn all(mut texts: Texts) -> Vec<String> {
         let mut out = Vec::new();
-        while let Next::Document(text) = texts.next_document().unwrap() {
-            out.push(text);
+        while let Next::Piece(piece) = texts.next_piece().unwrap() {
+            out.push(piece.text);
         }
         out
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! step-000500/
-//!   manifest.json         size and sha256 of every other file, written last
+//!   manifest.json         size and sha256 of every other file, and the split of the training
+//!                         text; written last
 //!   config.json           the ModelConfig, or the TokenModelConfig of a token baseline
 //!   tokenizer.json
 //!   autoencoder.bpk
@@ -19,7 +20,7 @@ use std::fs;
 use std::path::Path;
 
 use calm_baseline::TokenModelConfig;
-use calm_data::sha256_file;
+use calm_data::{Split, sha256_file};
 use calm_nn::ConfigError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,9 @@ struct Manifest {
     #[serde(default)]
     kind: Kind,
     tokenizer_fingerprint: String,
+    /// How the text was split that the model was trained on; absent where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    split: Option<Split>,
     files: BTreeMap<String, FileEntry>,
 }
 

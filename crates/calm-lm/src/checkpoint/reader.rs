@@ -8,7 +8,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenModel, TokenModelConfig};
-use calm_data::Tokenizer;
+use calm_data::{Split, Tokenizer};
 use serde::Deserialize;
 
 use super::{
@@ -29,6 +29,7 @@ pub struct CheckpointOf<C> {
     directory: PathBuf,
     config: C,
     tokenizer: Tokenizer,
+    split: Option<Split>,
 }
 
 /// What the checkpoint in `directory` holds, by its manifest alone.
@@ -83,6 +84,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
             directory: directory.to_owned(),
             config,
             tokenizer,
+            split: manifest.split,
         })
     }
 
@@ -94,6 +96,12 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
     /// The tokenizer that the model was trained with.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// How the text was split that the model was trained on; `None` where the checkpoint doesn't
+    /// say. Under this split, and only under it, the test part of that text was never seen.
+    pub fn split(&self) -> Option<&Split> {
+        self.split.as_ref()
     }
 
     /// The directory.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
-use calm_data::Tokenizer;
+use calm_data::{Split, Tokenizer};
 use serde::Serialize;
 
 use super::{
@@ -25,6 +25,7 @@ pub struct CheckpointWriter {
     target: PathBuf,
     kind: Kind,
     fingerprint: String,
+    split: Option<Split>,
 }
 
 impl CheckpointWriter {
@@ -48,10 +49,19 @@ impl CheckpointWriter {
             target: target.to_owned(),
             kind: C::KIND,
             fingerprint: tokenizer.fingerprint().to_owned(),
+            split: None,
         };
         writer.write_json(CONFIG, config)?;
         tokenizer.save(&writer.path(TOKENIZER))?;
         Ok(writer)
+    }
+
+    /// The same, with the split of the text that the model is trained on.
+    pub fn with_split(self, split: Split) -> Self {
+        Self {
+            split: Some(split),
+            ..self
+        }
     }
 
     /// Where to write the file `name` of the checkpoint.
@@ -128,6 +138,7 @@ impl CheckpointWriter {
             format: FORMAT,
             kind: self.kind,
             tokenizer_fingerprint: self.fingerprint.clone(),
+            split: self.split.clone(),
             files,
         };
         self.write_json(MANIFEST, &manifest)?;

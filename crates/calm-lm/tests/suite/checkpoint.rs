@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use calm_data::Tokenizer;
+use calm_data::{Split, Tokenizer};
 use calm_lm::{Checkpoint, CheckpointWriter, Error};
 
 use crate::{lively, tokens};
@@ -13,10 +13,18 @@ fn tokenizer(text: &str) -> Tokenizer {
     Tokenizer::train([text.repeat(20)].into_iter(), 270).unwrap()
 }
 
+fn split() -> Split {
+    Split {
+        salt: 3,
+        ..Split::new(0.1, 0.2, 1 << 16)
+    }
+}
+
 fn write(target: &Path) -> calm_lm::CalmModel {
     let (config, model) = lively(2, &Device::flex());
-    let writer =
-        CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat ")).unwrap();
+    let writer = CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat "))
+        .unwrap()
+        .with_split(split());
     writer.write_autoencoder(&model.autoencoder).unwrap();
     writer.write_language_model(&model.language_model).unwrap();
     writer.write_json("state.json", &vec![1, 2, 3]).unwrap();
@@ -52,6 +60,7 @@ fn what_is_written_is_read_bit_for_bit() {
         checkpoint.read_json::<Vec<i32>>("state.json").unwrap(),
         [1, 2, 3]
     );
+    assert_eq!(checkpoint.split(), Some(&split()));
 }
 
 #[test]
@@ -146,6 +155,7 @@ fn an_autoencoder_alone_says_what_is_missing() {
     writer.write_autoencoder(&model.autoencoder).unwrap();
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&target).unwrap();
+    assert_eq!(checkpoint.split(), None, "nobody said");
     let device = Device::flex();
     assert!(checkpoint.load_autoencoder(&device).is_ok());
     let error = checkpoint.load(&device).unwrap_err().to_string();

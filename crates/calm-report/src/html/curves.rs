@@ -242,8 +242,9 @@ fn protocol_note(records: &Records) -> String {
 
 fn describe(protocol: &Protocol) -> String {
     format!(
-        "Along the way: windows of {} tokens, {} positions, {} draws (the final figures have their \
-         own protocol).",
+        "Along the way: {}, windows of {} tokens, {} positions, {} draws (the final figures have \
+         their own protocol).",
+        protocol.part.name(),
         protocol.window_tokens,
         grouped(protocol.positions),
         protocol.draws,

@@ -121,6 +121,7 @@ pub(super) fn scores(records: &Records) -> String {
         Some(p) => {
             let mut table = Table::new(["", ""]);
             table
+                .row(["Text".to_owned(), p.part.name().to_owned()])
                 .row([
                     "Window".to_owned(),
                     format!("{} tokens", grouped(p.window_tokens as u64)),

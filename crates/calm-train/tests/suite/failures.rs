@@ -185,21 +185,10 @@ fn a_tokenizer_of_another_size_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn too_little_text_and_corrupt_caches_leave_no_run_behind() {
+fn too_little_text_leaves_no_run_behind() {
     let mut place = Place::new();
     place.experiment.model.window = 1 << 20;
     let message = one_line(&place.train("run", Stages::All, None).unwrap_err());
     assert!(message.contains("1048576"), "{message}");
-    assert!(!place.run("run").exists());
-
-    let tokens = place.cache().tokens();
-    for entry in std::fs::read_dir(tokens).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    }
-    place.experiment.model.window = 16;
-    let message = one_line(&place.train("run", Stages::All, None).unwrap_err());
-    assert!(message.contains("delete"), "{message}");
     assert!(!place.run("run").exists());
 }

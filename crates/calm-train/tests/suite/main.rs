@@ -1,6 +1,7 @@
 //! Tests of whole runs, on a made-up text and a model that trains in seconds.
 
 mod baseline;
+mod data;
 mod failures;
 mod golden_losses;
 mod precision;
@@ -29,7 +30,8 @@ impl Place {
         std::fs::write(&corpus, text()).unwrap();
         let set = [
             format!("data.corpus={}", corpus.display()),
-            "data.heldout_fraction=0.3".into(),
+            "data.validation_fraction=0.15".into(),
+            "data.test_fraction=0.15".into(),
             "model.vocab_size=280".into(),
             "model.window=16".into(),
             "model.autoencoder.hidden_size=16".into(),
@@ -160,7 +162,7 @@ pub(crate) fn logged(run: &Path) -> Vec<(Stage, u64, [u64; 3])> {
         .collect()
 }
 
-fn text() -> String {
+pub(crate) fn text() -> String {
     const WORDS: [&str; 12] = [
         "river", "stone", "the", "of", "walks", "under", "morning", "a", "grey", "sings", "and",
         "house",

@@ -1,4 +1,4 @@
-//! The streaming iterator over all documents of a corpus.
+//! The streaming iterator over the text of a corpus, file by file.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,30 +11,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::jsonl::{JsonLines, LONGEST_LINE};
-use super::kjv::Chapters;
+use super::kjv::Books;
 use super::lines::Lines;
-use super::text::{LONGEST_PIECE, Passages};
+use super::reader::{Next, PIECE_BYTES, Piece, PieceReader};
+use super::text::Text;
 use super::wheel;
 use crate::error::{Error, Result};
-
-/// One document or passage: the unit of the held-out split, followed by one end-of-text token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// Its text: not empty, line ends are LF.
-    pub text: String,
-}
 
 /// What to do with a JSONL line that has no usable text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadLinePolicy {
-    /// Skip it and count it ([`Documents::bad_lines`]).
+    /// Skip it and count it.
     Skip,
     /// Stop with [`Error::BadLine`].
     Fatal,
 }
 
-/// How a file is turned into documents.
+/// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -74,21 +68,8 @@ pub(crate) struct Unit {
     pub format: Format,
 }
 
-/// What a reader finds next.
-#[derive(Debug)]
-pub(crate) enum Next {
-    Document(String),
-    BadLine { line: u64, reason: String },
-    End,
-}
-
-/// Reads one file.
-pub(crate) trait DocumentReader: Send {
-    fn next_document(&mut self) -> Result<Next>;
-}
-
-/// Iterator over `Result<Document>`; after an error it ends.
-pub struct Documents {
+/// Iterator over `Result<Piece>`; after an error it ends.
+pub(crate) struct Pieces {
     units: VecDeque<Unit>,
     policy: BadLinePolicy,
     current: Option<Current>,
@@ -97,15 +78,15 @@ pub struct Documents {
 }
 
 struct Current {
-    reader: Box<dyn DocumentReader>,
+    reader: Box<dyn PieceReader>,
     path: PathBuf,
-    documents: u64,
+    empty: bool,
     bad_lines: u64,
 }
 
-impl fmt::Debug for Documents {
+impl fmt::Debug for Pieces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Documents")
+        f.debug_struct("Pieces")
             .field("units", &self.units)
             .field("policy", &self.policy)
             .field("bad_lines", &self.bad_lines)
@@ -113,8 +94,8 @@ impl fmt::Debug for Documents {
     }
 }
 
-impl Documents {
-    pub(crate) fn new(units: Vec<Unit>, policy: BadLinePolicy) -> Self {
+impl Pieces {
+    pub fn new(units: Vec<Unit>, policy: BadLinePolicy) -> Self {
         let bytes_read = Arc::new(AtomicU64::new(0));
         Self {
             units: units.into(),
@@ -135,7 +116,7 @@ impl Documents {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    fn next_document(&mut self) -> Result<Option<Document>> {
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
         loop {
             let current = match &mut self.current {
                 Some(current) => current,
@@ -148,15 +129,15 @@ impl Documents {
                     self.current.insert(Current {
                         reader,
                         path,
-                        documents: 0,
+                        empty: true,
                         bad_lines: 0,
                     })
                 }
             };
-            match current.reader.next_document()? {
-                Next::Document(text) => {
-                    current.documents += 1;
-                    return Ok(Some(Document { text }));
+            match current.reader.next_piece()? {
+                Next::Piece(piece) => {
+                    current.empty = false;
+                    return Ok(Some(piece));
                 }
                 Next::BadLine { line, reason } => match self.policy {
                     BadLinePolicy::Fatal => {
@@ -174,11 +155,11 @@ impl Documents {
                 Next::End => {
                     let Current {
                         path,
-                        documents,
+                        empty,
                         bad_lines,
                         ..
                     } = current;
-                    if *documents == 0 {
+                    if *empty {
                         let (path, bad_lines) = (path.clone(), *bad_lines);
                         return Err(Error::EmptyFile { path, bad_lines });
                     }
@@ -189,11 +170,11 @@ impl Documents {
     }
 }
 
-impl Iterator for Documents {
-    type Item = Result<Document>;
+impl Iterator for Pieces {
+    type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.next_document();
+        let next = self.next_piece();
         if next.is_err() {
             self.units.clear();
             self.current = None;
@@ -202,7 +183,7 @@ impl Iterator for Documents {
     }
 }
 
-fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn DocumentReader>> {
+fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>> {
     let path = &unit.path;
     let counting = || -> Result<Counting> {
         let file = File::open(path).map_err(Error::io("open", path))?;
@@ -211,14 +192,25 @@ fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn DocumentRead
             bytes: Arc::clone(bytes_read),
         })
     };
-    let counted = |texts: wheel::Texts| -> Result<Box<dyn DocumentReader>> {
+    let counted = |texts: wheel::Texts| -> Result<Box<dyn PieceReader>> {
         let metadata = path.metadata().map_err(Error::io("read", path))?;
         bytes_read.fetch_add(metadata.len(), Ordering::Relaxed);
         Ok(Box::new(texts))
     };
     Ok(match unit.format {
-        Format::Text => Box::new(Passages::new(Lines::new(counting()?, path, LONGEST_PIECE))),
-        Format::Kjv => Box::new(Chapters::new(Lines::new(counting()?, path, LONGEST_PIECE))),
+        Format::Text => {
+            let file = counting()?;
+            let length = file.file.metadata().map_err(Error::io("read", path))?.len();
+            Box::new(Text::new(
+                Lines::new(file, path, PIECE_BYTES as u64),
+                length,
+            ))
+        }
+        Format::Kjv => Box::new(Books::new(Lines::new(
+            counting()?,
+            path,
+            PIECE_BYTES as u64,
+        ))),
         Format::Jsonl => Box::new(JsonLines::new(Lines::new(counting()?, path, LONGEST_LINE))),
         Format::JsonlZstd => {
             let decoder = zstd::Decoder::new(counting()?).map_err(Error::io("decompress", path))?;
