@@ -1,8 +1,10 @@
 //! `calm compare`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use calm_compare::{CellKind, CellRecord, Event, GRIDS, Grid, Options, compare};
+use calm_compare::{
+    CellKind, CellRecord, Comparison, Event, GRIDS, Grid, Options, analyse, compare,
+};
 use calm_data::CacheDir;
 use calm_lm::DEVICE_FORMS;
 use calm_report::Table;
@@ -29,9 +31,16 @@ pub struct Args {
     out: Option<PathBuf>,
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
+    /// Draw the conclusions of a finished comparison again, from the records in its directory, and
+    /// write them into --out; nothing is trained.
+    #[arg(long, value_name = "DIR", requires = "out", conflicts_with = "grid")]
+    analyse: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> Result<()> {
+    if let (Some(from), Some(out)) = (&args.analyse, &args.out) {
+        return show(&analyse(from, out)?, out);
+    }
     let grid = Grid::resolve(&args.grid)?;
     let out = args
         .out
@@ -71,6 +80,11 @@ pub fn run(args: Args) -> Result<()> {
             }
         )));
     };
+    show(&comparison, &out)
+}
+
+/// The cells' figures, and where the report is.
+fn show(comparison: &Comparison, out: &Path) -> Result<()> {
     let mut table = Table::new(["cell", "K", "Brier-1", "BrierLM", "tokens/s at batch 1"]);
     for cell in &comparison.cells {
         table.row([
@@ -79,7 +93,7 @@ pub fn run(args: Args) -> Result<()> {
             with_error(cell.scores.brier[0], cell.scores.brier_se[0]),
             match cell.scores.brier_lm {
                 0.0 => "0".to_owned(),
-                value => with_error(value, cell.scores.brier_lm_se),
+                value => with_error(value, cell.scores.brier_lm_se.unwrap_or(f64::NAN)),
             },
             cell.speed_at(1)
                 .map_or(String::new(), |row| format!("{:.0}", row.tokens_per_s)),

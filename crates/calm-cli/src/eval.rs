@@ -65,7 +65,7 @@ struct Scores {
     unigram_brier: [f64; 4],
     over_unigram_se: [f64; 4],
     brier_lm: f64,
-    brier_lm_se: f64,
+    brier_lm_se: Option<f64>,
     positions: u64,
 }
 
@@ -326,11 +326,14 @@ fn scores_table(scores: &Scores) -> String {
             format!("{above:+.1}"),
         ]);
     }
-    // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
-    let [lm, se] = match scores.brier_lm {
-        0.0 => ["0".to_owned(), "n/a".to_owned()],
-        value => [value, scores.brier_lm_se].map(|x| format!("{x:.3}")),
+    // Where a factor is not positive BrierLM is 0 by definition.
+    let lm = match scores.brier_lm {
+        0.0 => "0".to_owned(),
+        value => format!("{value:.3}"),
     };
+    let se = scores
+        .brier_lm_se
+        .map_or("n/a".to_owned(), |se| format!("{se:.3}"));
     table.row(["BrierLM".to_owned(), lm, se, String::new(), String::new()]);
     table.to_text()
 }

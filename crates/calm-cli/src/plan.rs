@@ -34,8 +34,14 @@ pub fn run(args: Args) -> Result<()> {
         path: path.clone(),
         source,
     })?;
-    let found: Found = serde_json::from_str(&text)
-        .map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))?;
+    let found: Found = serde_json::from_str(&text).map_err(|e| {
+        CliError::Usage(format!(
+            "{}: {e}; a law of an older program is made anew by `cargo xtask compare \
+                 --analyse {} --out DIR`",
+            path.display(),
+            args.from.display()
+        ))
+    })?;
     let Some(scaling) = found.scaling else {
         return Err(CliError::Usage(format!(
             "{}: this comparison has no scaling law; `cargo xtask compare --grid scaling` makes \

@@ -157,10 +157,11 @@ fn closing_lines(summary: &calm_report::Summary) -> String {
             );
             add(&format!("{name} Brier-{}", n + 1), value);
         }
-        // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
-        let lm = match scores.brier_lm {
-            0.0 => "0 (a Brier-n is not positive)".to_owned(),
-            value => format!("{value:.3} ± {:.3}", scores.brier_lm_se),
+        // Where a factor is not positive BrierLM is 0 by definition.
+        let lm = match (scores.brier_lm, scores.brier_lm_se) {
+            (0.0, _) => "0 (a Brier-n is not positive)".to_owned(),
+            (value, Some(se)) => format!("{value:.3} ± {se:.3}"),
+            (value, None) => format!("{value:.3} (a Brier-n is within its error of 0)"),
         };
         add(&format!("{name} BrierLM"), lm);
     }

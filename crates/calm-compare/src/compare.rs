@@ -1,6 +1,6 @@
 //! The whole comparison: every cell, then what they say together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
@@ -16,7 +16,7 @@ use crate::record::{CellRecord, MadeWith};
 use crate::report::write;
 use crate::scaling::{Fit, FitError, Sample, fit};
 use crate::techniques::{Technique, techniques};
-use crate::{Event, Result};
+use crate::{Error, Event, Result};
 
 /// Where and on what to compare.
 #[derive(Debug)]
@@ -167,12 +167,7 @@ pub fn compare(
     let Some(techniques) = kept_techniques(grid, &cells, &records, &text, options, observe)? else {
         return Ok(None);
     };
-    let comparison = Comparison {
-        grid: grid.clone(),
-        scaling: fit(&samples(&records), BOOTSTRAP, grid.protocol.seed),
-        techniques,
-        cells: records,
-    };
+    let comparison = conclude(grid.clone(), records, techniques);
     write(&comparison, &options.out)?;
     Ok(Some(comparison))
 }
@@ -189,6 +184,40 @@ fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -
         cell.experiment.data.clone_from(&data);
     }
     Ok(())
+}
+
+/// Draws the conclusions of a finished comparison again, by the program as it is now, from the
+/// records in `from`/comparison.json, and writes them into `out`. Nothing is trained or measured.
+///
+/// # Errors
+/// A directory without a comparison, or one whose records can't be read.
+pub fn analyse(from: &Path, out: &Path) -> Result<Comparison> {
+    #[derive(Deserialize)]
+    struct Kept {
+        grid: Grid,
+        techniques: Vec<Technique>,
+        cells: Vec<CellRecord>,
+    }
+    let path = from.join("comparison.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let mut kept: Kept =
+        serde_json::from_str(&text).map_err(|e| Error::io(&path)(std::io::Error::other(e)))?;
+    for cell in &mut kept.cells {
+        cell.scores.settle();
+    }
+    let comparison = conclude(kept.grid, kept.cells, kept.techniques);
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    write(&comparison, out)?;
+    Ok(comparison)
+}
+
+fn conclude(grid: Grid, cells: Vec<CellRecord>, techniques: Vec<Technique>) -> Comparison {
+    Comparison {
+        scaling: fit(&samples(&cells), BOOTSTRAP, grid.protocol.seed),
+        grid,
+        techniques,
+        cells,
+    }
 }
 
 /// The techniques as measured before with these very cells, else measured now and kept; `None`

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::scaling::Untold;
+
 /// Why a comparison could not go on. Finished cells are kept and not repeated.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -32,6 +34,15 @@ pub enum Error {
         run: String,
         /// What is wrong with it and what to do.
         detail: String,
+    },
+    /// A law that can't be planned by.
+    #[error(
+        "the runs leave open {}; no plan is made by a law that can't be told",
+        untold.iter().map(ToString::to_string).collect::<Vec<_>>().join(", and ")
+    )]
+    Untold {
+        /// The exponents.
+        untold: Vec<Untold>,
     },
     /// A directory that holds results of another grid.
     #[error(

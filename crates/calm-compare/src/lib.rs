@@ -38,7 +38,7 @@ mod speed;
 mod tables;
 mod techniques;
 
-pub use compare::{Comparison, Options, compare};
+pub use compare::{Comparison, Options, analyse, compare};
 pub use error::{Error, Result};
 pub use event::Event;
 pub use grid::{Cell, CellConfig, CellKind, GRIDS, Grid, ProtocolConfig, SpeedConfig};

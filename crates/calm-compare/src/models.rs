@@ -1,5 +1,6 @@
 //! The cells of a model taken together, and what a CALM says against the token models.
 
+use calm_likelihood_free::brier_lm;
 use calm_report::format;
 use serde::Serialize;
 
@@ -60,8 +61,31 @@ impl Model<'_> {
         self.mean(|c| c.scores.brier[n], |c| c.scores.brier_se[n])
     }
 
-    fn brier_lm(&self) -> (f64, f64) {
-        self.mean(|c| c.scores.brier_lm, |c| c.scores.brier_lm_se)
+    /// BrierLM of the Brier scores averaged over the seeds, and its standard error, where it has one:
+    /// over one seed that of its record, over several by the covariances of text and seeds together.
+    pub(crate) fn brier_lm(&self) -> (f64, Option<f64>) {
+        if let [only] = self.cells.as_slice() {
+            return (only.scores.brier_lm, only.scores.brier_lm_se);
+        }
+        let seeds = self.cells.len() as f64;
+        let pooled: [f64; 4] = std::array::from_fn(|n| self.brier(n).0);
+        let mut covariance = [[0.0; 4]; 4];
+        let known = self
+            .cells
+            .iter()
+            .all(|cell| cell.scores.covariance.is_some());
+        for cell in &self.cells {
+            // The windows are the same for all seeds: more seeds make the text's part no smaller.
+            let of_text = cell.scores.covariance.unwrap_or_default();
+            let apart = |n: usize| cell.scores.brier[n] - pooled[n];
+            for (i, row) in covariance.iter_mut().enumerate() {
+                for (j, entry) in row.iter_mut().enumerate() {
+                    *entry += (of_text[i][j] + apart(i) * apart(j) / (seeds - 1.0)) / seeds;
+                }
+            }
+        }
+        let (value, error) = brier_lm(&pooled, &covariance);
+        (value, error.filter(|_| known))
     }
 
     /// Final Brier-1 at a cost, and its standard error.
@@ -71,7 +95,8 @@ impl Model<'_> {
 
     /// Final BrierLM at a cost, and its standard error.
     pub(crate) fn brier_lm_point(&self, cost: impl Fn(&CellRecord) -> f64) -> (Point, f64) {
-        self.at(cost, self.brier_lm())
+        let (value, error) = self.brier_lm();
+        self.at(cost, (value, error.unwrap_or(f64::NAN)))
     }
 
     fn at(&self, cost: impl Fn(&CellRecord) -> f64, (quality, error): (f64, f64)) -> (Point, f64) {
@@ -182,32 +207,40 @@ pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
         .collect()
 }
 
+/// An interval in words; an end that is open is not named.
+fn span(low: Option<String>, high: Option<String>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{low} to {high}"),
+        (Some(low), None) => format!("at least {low}"),
+        (None, Some(high)) => format!("at most {high}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
 /// A verdict in words.
 pub(crate) fn sentence(verdict: &Verdict) -> String {
     let say = |finding: &Finding, cost: &str| match finding {
         Finding::EqualQuality { saving, interval } => {
+            let [low, high] = *interval;
             // Above twice the cost a factor reads better than a percentage.
             if *saving < -1.0 {
                 let factor = |saving: f64| format::significant(1.0 - saving, 2);
                 return format!(
-                    "{} times the {cost} of the token models at equal quality (95 % interval {} \
-                     to {})",
+                    "{} times the {cost} of the token models at equal quality (95 % interval {})",
                     factor(*saving),
-                    factor(interval[1]),
-                    factor(interval[0]),
+                    span(high.map(factor), low.map(factor)),
                 );
             }
             let (word, low, high) = if *saving >= 0.0 {
-                ("less", interval[0], interval[1])
+                ("less", low, high)
             } else {
-                ("more", -interval[1], -interval[0])
+                ("more", high.map(|x| -x), low.map(|x| -x))
             };
+            let percent = |x: f64| format!("{:.0}", 100.0 * x);
             format!(
-                "{:.0} % {word} {cost} than the token models at equal quality (95 % interval \
-                 {:.0} to {:.0} %)",
+                "{:.0} % {word} {cost} than the token models at equal quality (95 % interval {} %)",
                 100.0 * saving.abs(),
-                100.0 * low,
-                100.0 * high
+                span(low.map(percent), high.map(percent)),
             )
         }
         Finding::EqualCost {
@@ -215,7 +248,7 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
             interval,
         } => format!(
             "at equal {cost}, Brier-1 {} by {} (95 % interval {} to {}); its quality \
-             is not within theirs, or too near to the end to tell, so no saving is stated",
+             is not within theirs, or too uncertain to tell, so no saving is stated",
             if *difference < 0.0 { "lower" } else { "higher" },
             format::significant(difference.abs(), 2),
             format::significant(interval[0], 2),
@@ -295,8 +328,9 @@ mod tests {
             scores: Scores {
                 brier: [brier_1; 4],
                 brier_se: [0.0; 4],
+                covariance: Some([[0.0; 4]; 4]),
                 brier_lm: 0.0,
-                brier_lm_se: 0.0,
+                brier_lm_se: None,
                 unigram: [0.0; 4],
                 positions: 1,
                 window_brier_1: vec![brier_1; 2],
@@ -337,7 +371,8 @@ mod tests {
 
     #[test]
     fn a_verdict_says_percent_or_times() {
-        let of = |saving: f64, interval| {
+        let of = |saving: f64, interval: [f64; 2]| {
+            let interval = interval.map(|end| Some(end).filter(|end| end.is_finite()));
             let equal = Finding::EqualQuality { saving, interval };
             sentence(&Verdict {
                 model: "calm".to_owned(),
@@ -362,6 +397,51 @@ mod tests {
             times.contains("36 times the training FLOPs of the token models")
                 && times.contains("interval 28 to 64)"),
             "{times}"
+        );
+        let open = of(-35.0, [f64::NEG_INFINITY, -27.0]);
+        assert!(open.contains("interval at least 28)"), "{open}");
+        let open = of(0.44, [0.4, f64::INFINITY]);
+        assert!(open.contains("interval at least 40 %)"), "{open}");
+    }
+
+    /// Three seeds as calm-k4 of 2026-11-25-compare-nano-long: one happens to have a positive Brier-4,
+    /// their mean is negative. A mean of BrierLM cut off at 0 would read 0.040.
+    #[test]
+    fn brier_lm_over_seeds_is_that_of_the_mean_scores() {
+        let seed = |brier: [f64; 4], brier_lm: f64| {
+            let mut cell = cell(&[1], brier[0]);
+            cell.scores.brier = brier;
+            (cell.scores.brier_lm, cell.scores.brier_lm_se) = (brier_lm, None);
+            cell
+        };
+        let k4 = [
+            seed([0.0524, 0.00758, 0.000234, -1.26e-5], 0.0),
+            seed([0.0568, 0.00833, 0.000427, 9.8e-6], 0.1186),
+            seed([0.0630, 0.01007, 0.000067, -8.4e-6], 0.0),
+        ];
+        assert_eq!(models(&k4)[0].brier_lm(), (0.0, None));
+
+        // Geometric mean of the means, with the spread of the seeds alone as its error:
+        // the logarithm's is a quarter of the sum of the four relative errors, which move together.
+        let pair = [
+            seed([0.09, 0.09, 0.09, 0.09], 9.0),
+            seed([0.11, 0.11, 0.11, 0.11], 11.0),
+        ];
+        let (value, error) = models(&pair)[0].brier_lm();
+        approx::assert_relative_eq!(value, 10.0, max_relative = 1e-12);
+        approx::assert_relative_eq!(error.unwrap(), 1.0, max_relative = 1e-12);
+        // The text's covariance is shared: it adds as it is.
+        let mut with_text = pair.clone();
+        with_text
+            .iter_mut()
+            .for_each(|c| c.scores.covariance = Some([[3e-4; 4]; 4]));
+        let (_, error) = models(&with_text)[0].brier_lm();
+        approx::assert_relative_eq!(error.unwrap(), 2.0, max_relative = 1e-12);
+        with_text[0].scores.covariance = None;
+        assert_eq!(
+            models(&with_text)[0].brier_lm().1,
+            None,
+            "not known is not 0"
         );
     }
 }

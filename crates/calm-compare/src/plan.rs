@@ -6,6 +6,7 @@ use calm_lm::ModelConfig;
 use calm_train::Experiment;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::scaling::{Fit, Law};
 
 /// A law and what it was fitted on, as `comparison.json` holds it under `scaling`.
@@ -25,8 +26,12 @@ impl Scaling {
     /// The best models for `flops` in the proportions of the grid's preset; see [`plan`].
     ///
     /// # Errors
-    /// A preset that is no longer there.
+    /// A law with an exponent that its runs leave open; a preset that is no longer there.
     pub fn plan(&self, flops: f64) -> crate::Result<Option<Plan>> {
+        let untold = self.fit.untold();
+        if !untold.is_empty() {
+            return Err(Error::Untold { untold });
+        }
         let base = calm_train::preset::resolve(&self.preset, &self.set)?;
         Ok(plan(&self.fit, &base, &self.autoencoder_tokens, flops))
     }
@@ -198,10 +203,9 @@ mod tests {
             bootstrap: vec![law; 4],
             runs: 9,
             points: 9,
-            dropped: 0,
-            residual: 0.0,
-            heldout: 0.0,
-            heldout_of_mean: 1.0,
+            brier_1_residual: 0.0,
+            brier_1_heldout: 0.0,
+            brier_1_heldout_of_mean: 1.0,
             range: [[1e5, 1e8], [1e5, 1e9], [1.0, 4.0]],
         }
     }
@@ -241,6 +245,26 @@ mod tests {
         // More budget, a larger model: the law balances parameters and data.
         let rich = plan(&fit(law(0.0)), &base, &tokens, 1e19).unwrap();
         assert!(rich.choices[0].parameters > 4 * free.choices[0].parameters);
+    }
+
+    #[test]
+    fn a_law_that_tells_nothing_of_parameters_makes_no_plan() {
+        let mut open = law(0.5);
+        open.parameter_exponent = 17.0;
+        let mut scaling = Scaling {
+            fit: fit(law(0.5)),
+            preset: "nano".to_owned(),
+            set: Vec::new(),
+            autoencoder_tokens: BTreeMap::from([(1, 4e5), (2, 6e5)]),
+        };
+        assert!(scaling.plan(1e16).unwrap().is_some());
+        scaling.fit.bootstrap.push(open);
+        let message = scaling.plan(1e16).unwrap_err().to_string();
+        assert!(
+            message.contains("parameters") && message.contains("0.30 to 17.00"),
+            "{message}"
+        );
+        assert!(message.contains("other widths"), "{message}");
     }
 
     #[test]

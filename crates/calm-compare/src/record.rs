@@ -108,10 +108,13 @@ pub struct Scores {
     pub brier: [f64; 4],
     /// Their standard errors over windows.
     pub brier_se: [f64; 4],
+    /// The covariances of the four; records from before 2026-11-27 lack them.
+    #[serde(default)]
+    pub covariance: Option<[[f64; 4]; 4]>,
     /// BrierLM.
     pub brier_lm: f64,
-    /// Its standard error.
-    pub brier_lm_se: f64,
+    /// Its standard error, where it has one.
+    pub brier_lm_se: Option<f64>,
     /// Brier-1..4 of the unigram distribution at the same positions.
     pub unigram: [f64; 4],
     /// Positions scored.
@@ -126,11 +129,23 @@ impl From<&BrierReport> for Scores {
         Self {
             brier: e.brier,
             brier_se: e.brier_se,
+            covariance: Some(e.covariance),
             brier_lm: e.brier_lm,
             brier_lm_se: e.brier_lm_se,
             unigram: report.unigram,
             positions: e.positions,
             window_brier_1: report.window_brier_1.clone(),
+        }
+    }
+}
+
+impl Scores {
+    /// Leaves out a standard error that the record has from before 2026-11-27 and that is none: 0
+    /// where BrierLM is 0, and one that a Brier-n within its own error of 0 makes meaningless.
+    pub(crate) fn settle(&mut self) {
+        let near = |n: usize| self.brier[n] < self.brier_se[n];
+        if (0..4).any(near) || self.brier_lm == 0.0 {
+            self.brier_lm_se = None;
         }
     }
 }
@@ -243,7 +258,7 @@ pub fn to_csv(records: &[CellRecord]) -> String {
             r.cache_bytes_per_token.to_string(),
             optional(r.perplexity().map(|p| p.to_string())),
             r.scores.brier_lm.to_string(),
-            r.scores.brier_lm_se.to_string(),
+            optional(r.scores.brier_lm_se.map(|se| se.to_string())),
             r.scores.positions.to_string(),
         ];
         for n in 0..4 {

@@ -160,7 +160,12 @@ fn page(
                     .collect::<String>(),
                 caption(
                     "Against the frontier of the token models of this grid, quality being Brier-1. \
-                     Savings are interpolated between measured points, with 95 % intervals; nothing is extrapolated. Training is compared on the learning \
+                     Each token model's points are first made to rise by an isotonic fit with their \
+                     errors, because a maximum over noisy points is biased upwards; the maximum \
+                     over models that is left favours the token models a little where two are \
+                     equally good. Savings are interpolated between points, with 95 % intervals; \
+                     nothing is extrapolated: an interval of which more than 2.5 % of the draws lie \
+                     beyond the frontier is open at that end. Training is compared on the learning \
                      curves (the last point of the CALM against all points of the token models), \
                      inference on the final scores. The learning curves are scored at the same \
                      positions, on fewer windows; their learning rate is what the grid says, and a \
@@ -302,21 +307,24 @@ fn scaling(found: &std::result::Result<Fit, FitError>) -> String {
     let span = |[low, high]: [f64; 2]| format!("{} to {}", format::count(low), format::count(high));
     let text = format!(
         "−ln Brier-1 = E + K^γ (A (N/{})^−α + B (D/{})^−β), N parameters without the autoencoder, D \
-         training tokens. {} runs, {} points of their learning curves ({} dropped: Brier-1 within \
-         two standard errors of 0). Root mean square error of ln Brier-1: {} on the fitted points, \
+         training tokens. {} runs, {} points of their learning curves, Brier-1 fitted with its \
+         errors. Root mean square error of Brier-1: {} on the fitted points, \
          {} on runs left out one at a time, {} for the mean of the others. Valid for N from {}, D \
-         from {}, K from {}; outside of that it is a guess. Intervals: bootstrap over runs.",
+         from {}, K from {}; outside of that it is a guess. Intervals: bootstrap over runs.{}",
         format::count(fit.law.parameter_unit),
         format::count(fit.law.token_unit),
         fit.runs,
         fit.points,
-        fit.dropped,
-        format::significant(fit.residual, 2),
-        format::significant(fit.heldout, 2),
-        format::significant(fit.heldout_of_mean, 2),
+        format::significant(fit.brier_1_residual, 2),
+        format::significant(fit.brier_1_heldout, 2),
+        format::significant(fit.brier_1_heldout_of_mean, 2),
         span(n),
         span(d),
         span(k),
+        fit.untold()
+            .iter()
+            .map(|untold| format!(" Left open: {untold}."))
+            .collect::<String>(),
     );
     format!(
         "<div class=\"scroll\">{}</div>\n<p class=\"caption\">{}</p>\n",

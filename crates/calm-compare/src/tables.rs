@@ -29,11 +29,11 @@ pub(crate) fn scores_table(models: &[Model<'_>]) -> Table {
             let (value, error) = model.brier(n);
             format::with_error(value, error)
         }));
-        let (value, error) = model.mean(|c| c.scores.brier_lm, |c| c.scores.brier_lm_se);
-        // Where a factor is not positive BrierLM is 0 by definition and has no standard error.
-        row.push(match value {
-            0.0 => "0".to_owned(),
-            value => format::with_error(value, error),
+        let (value, error) = model.brier_lm();
+        row.push(match (value, error) {
+            (0.0, _) => "0".to_owned(),
+            (value, Some(error)) => format::with_error(value, error),
+            (value, None) => format!("{} ± n/a", format::significant(value, 3)),
         });
         row.push(first.perplexity().map_or("—".to_owned(), |_| {
             let mean = model

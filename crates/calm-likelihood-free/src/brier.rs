@@ -75,10 +75,12 @@ pub struct BrierEstimate {
     pub brier: [f64; MAX_N],
     /// Their standard errors.
     pub brier_se: [f64; MAX_N],
-    /// `100 * (Brier-1 * .. * Brier-4)^(1/4)`; 0 where any of them is not positive.
+    /// The covariances of the four estimates.
+    pub covariance: [[f64; MAX_N]; MAX_N],
+    /// [`brier_lm`] of them.
     pub brier_lm: f64,
-    /// Its standard error by the delta method; 0 where BrierLM is 0.
-    pub brier_lm_se: f64,
+    /// Its standard error, where it has one.
+    pub brier_lm_se: Option<f64>,
     /// Starts scored.
     pub positions: u64,
 }
@@ -146,6 +148,7 @@ impl BrierAccumulator {
         Some(BrierEstimate {
             brier,
             brier_se: std::array::from_fn(|i| covariance[i][i].sqrt()),
+            covariance,
             brier_lm,
             brier_lm_se,
             positions: positions as u64,
@@ -153,12 +156,21 @@ impl BrierAccumulator {
     }
 }
 
-/// BrierLM and its standard error from Brier-1..4 and the covariance of their estimates.
-fn brier_lm(brier: &[f64; MAX_N], covariance: &[[f64; MAX_N]; MAX_N]) -> (f64, f64) {
+/// BrierLM, `100 * (Brier-1 * .. * Brier-4)^(1/4)`, from the four figures and the covariances of
+/// their estimates, and its standard error by the delta method.
+///
+/// It is 0 where any figure is not positive, and estimates of several trainings are averaged before
+/// it is taken, not after: the mean of values cut off at 0 is biased upwards. The standard error is
+/// undefined, `None`, unless every figure is at least one of its own standard errors above 0: nearer
+/// to it the root is no straight line.
+pub fn brier_lm(brier: &[f64; MAX_N], covariance: &[[f64; MAX_N]; MAX_N]) -> (f64, Option<f64>) {
     if brier.iter().any(|&b| b <= 0.0) {
-        return (0.0, 0.0);
+        return (0.0, None);
     }
     let value = 100.0 * brier.iter().product::<f64>().powf(1.0 / MAX_N as f64);
+    if (0..MAX_N).any(|i| brier[i].powi(2) < covariance[i][i]) {
+        return (value, None);
+    }
     let gradient: [f64; MAX_N] = std::array::from_fn(|i| value / (MAX_N as f64 * brier[i]));
     let mut variance = 0.0;
     for i in 0..MAX_N {
@@ -166,5 +178,5 @@ fn brier_lm(brier: &[f64; MAX_N], covariance: &[[f64; MAX_N]; MAX_N]) -> (f64, f
             variance += gradient[i] * covariance[i][j] * gradient[j];
         }
     }
-    (value, variance.max(0.0).sqrt())
+    (value, Some(variance.max(0.0).sqrt()))
 }

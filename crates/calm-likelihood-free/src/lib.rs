@@ -25,7 +25,7 @@ mod head;
 mod sampler;
 
 pub use brier::{
-    BrierAccumulator, BrierEstimate, MAX_N, Rollout, Start, brier_at, unigram_brier_at,
+    BrierAccumulator, BrierEstimate, MAX_N, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
 };
 pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};

@@ -171,7 +171,7 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()>
 fn summary() -> Summary {
     let calm = ModelSummary {
         brier_lm: 0.412,
-        brier_lm_se: 0.031,
+        brier_lm_se: Some(0.031),
         brier: [0.01554, 1.72e-3, 3.1e-4, 3.5e-5],
         brier_se: [4.2e-4, 1.1e-4, 4.5e-5, 1.9e-5],
         unigram_brier: [0.01103, 6.1e-4, 4.2e-5, 3.4e-6],
@@ -183,7 +183,7 @@ fn summary() -> Summary {
     };
     let baseline = ModelSummary {
         brier_lm: 1.31,
-        brier_lm_se: 0.05,
+        brier_lm_se: Some(0.05),
         brier: [0.0408, 6.9e-3, 1.7e-3, 5.6e-4],
         brier_se: [6.1e-4, 2.6e-4, 1.2e-4, 7.1e-5],
         chunk_size: 1,

@@ -148,7 +148,7 @@ fn brier_lm(model: &ModelSummary) -> String {
     }
     let mut text = format!(
         "BrierLM is {} on its scale of 0 to 100 (unigram distribution: {}).",
-        with_error(model.brier_lm, model.brier_lm_se),
+        with_error(model.brier_lm, model.brier_lm_se.unwrap_or(f64::NAN)),
         significant(brier_lm_of(&model.unigram_brier), 3),
     );
     if !weak.is_empty() {
@@ -209,7 +209,7 @@ fn against_baseline(calm: &ModelSummary, baseline: &BaselineSummary) -> String {
          from it in Brier-1 by {} ({} standard errors; the two were combined as if independent). \
          {work}.",
         with_error(token.brier[0], token.brier_se[0]),
-        with_error(token.brier_lm, token.brier_lm_se),
+        with_error(token.brier_lm, token.brier_lm_se.unwrap_or(f64::NAN)),
         significant(baseline.perplexity, 3),
         with_error(difference, error),
         signed(standard_errors(difference, error), 1),

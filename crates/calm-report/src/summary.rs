@@ -73,9 +73,8 @@ pub struct ModelSummary {
     /// negative (arXiv 2510.27688, evaluation by BrierLM).
     #[serde(with = "finite")]
     pub brier_lm: f64,
-    /// Standard error of BrierLM.
-    #[serde(with = "finite")]
-    pub brier_lm_se: f64,
+    /// Standard error of BrierLM; `null` where it has none.
+    pub brier_lm_se: Option<f64>,
     /// Brier-1..4.
     #[serde(with = "finite::four")]
     pub brier: [f64; 4],
@@ -184,7 +183,7 @@ pub(crate) mod tests {
     pub(crate) fn model() -> ModelSummary {
         ModelSummary {
             brier_lm: 0.5,
-            brier_lm_se: 0.03,
+            brier_lm_se: Some(0.03),
             brier: [0.0130, 2.1e-3, 4.0e-4, 5.7e-5],
             brier_se: [0.0004, 1.0e-4, 4.0e-5, 1.9e-5],
             unigram_brier: [0.011, 9.0e-4, 6.0e-5, 5.0e-6],

@@ -203,7 +203,7 @@ fn with_scores(
         brier: Some(estimate.brier),
         brier_se: Some(estimate.brier_se),
         brier_lm: Some(estimate.brier_lm),
-        brier_lm_se: Some(estimate.brier_lm_se),
+        brier_lm_se: estimate.brier_lm_se,
         window_brier_1: Some(report.window_brier_1.clone()),
         protocol: Some(Protocol {
             window_tokens: window,

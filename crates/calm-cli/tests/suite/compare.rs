@@ -64,6 +64,20 @@ fn a_grid_is_compared_and_gone_on_with() {
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(!told.contains("steps"), "{told}");
 
+    // The same records by the same program: the same conclusions.
+    let analyse = ["compare", "--analyse", "out", "--out", "again"];
+    success(&place.calm(&analyse).output().unwrap());
+    for file in ["comparison.json", "cells.csv", "compare.html"] {
+        let text = |out: &str| std::fs::read_to_string(place.path(out).join(file)).unwrap();
+        assert_eq!(text("out"), text("again"), "{file}");
+    }
+    let nowhere = ["compare", "--analyse", "nowhere", "--out", "never"];
+    let message = failure(&place.calm(&nowhere).output().unwrap());
+    assert!(
+        message.contains("nowhere") && !place.path("never").exists(),
+        "{message}"
+    );
+
     // Two runs are no scaling law.
     let plan = ["plan", "--flops", "1e15", "--from", "out"];
     let message = failure(&place.calm(&plan).output().unwrap());
@@ -108,10 +122,10 @@ fn a_plan_follows_from_a_law() {
         r#"{{"scaling": {{"preset": "nano", "set": [],
         "autoencoder_tokens": {{"1": 4e5, "2": 6e5, "4": 1e6}},
         "fit": {{"law": {law}, "bootstrap": [{law}], "runs": 9, "points": 30,
-        "dropped": 0, "residual": 0.1, "heldout": 0.2, "heldout_of_mean": 0.5,
+        "brier_1_residual": 0.01, "brier_1_heldout": 0.02, "brier_1_heldout_of_mean": 0.05,
         "range": [[1e6, 1e7], [1e5, 1e7], [1.0, 4.0]]}}}}}}"#
     );
-    std::fs::write(place.path("fit/comparison.json"), fit).unwrap();
+    std::fs::write(place.path("fit/comparison.json"), &fit).unwrap();
     let plan = |flops: &str| {
         let args = ["plan", "--flops", flops, "--from", "fit"];
         place.calm(&args).output().unwrap()
@@ -124,6 +138,18 @@ fn a_plan_follows_from_a_law() {
     );
     assert!(failure(&plan("1e3")).contains("do not pay"));
     assert!(failure(&plan("0")).contains("no budget"));
+    // A second law of the bootstrap, of which nothing is known of parameters.
+    let open = law.replacen("0.3", "17.0", 1);
+    let open = fit.replacen(&format!("[{law}]"), &format!("[{law}, {open}]"), 1);
+    std::fs::write(place.path("fit/comparison.json"), open).unwrap();
+    let message = failure(&plan("1e16"));
+    assert!(
+        message.contains("parameters (0.30 to 17.00; add runs of other widths"),
+        "{message}"
+    );
+    let old = fit.replace("brier_1_residual", "residual");
+    std::fs::write(place.path("fit/comparison.json"), old).unwrap();
+    assert!(failure(&plan("1e16")).contains("--analyse fit"));
     let nowhere = ["plan", "--flops", "1e15", "--from", "nowhere"];
     assert!(failure(&place.calm(&nowhere).output().unwrap()).contains("nowhere"));
     let unknown = ["compare", "--grid", "nnao"];

@@ -1,6 +1,8 @@
 //! BrierLM: short draws, clusters of starts, and what can't be estimated.
 
-use calm_likelihood_free::{BrierAccumulator, MAX_N, Start, brier_at, unigram_brier_at};
+use calm_likelihood_free::{
+    BrierAccumulator, BrierEstimate, MAX_N, Start, brier_at, unigram_brier_at,
+};
 use calm_nn::RandomStream;
 use proptest::prelude::*;
 
@@ -113,8 +115,9 @@ fn repeated_starts_of_a_window_do_not_narrow_the_errors() {
         assert!(independent.brier_se[i] < 0.51 * clustered.brier_se[i]);
     }
     approx::assert_relative_eq!(once.brier_lm, clustered.brier_lm, max_relative = 1e-12);
-    approx::assert_relative_eq!(once.brier_lm_se, clustered.brier_lm_se, max_relative = 1e-9);
-    assert!(independent.brier_lm_se < 0.51 * clustered.brier_lm_se);
+    let error = |of: &BrierEstimate| of.brier_lm_se.expect("all figures are well above 0");
+    approx::assert_relative_eq!(error(&once), error(&clustered), max_relative = 1e-9);
+    assert!(error(&independent) < 0.51 * error(&clustered));
 }
 
 /// Starts, not windows, are weighted equally: windows of 1 and 3 starts.
@@ -128,7 +131,20 @@ fn windows_of_unequal_length_count_by_their_starts() {
     }
     // All four move together, so BrierLM = 100 b and its error is 100 times theirs.
     approx::assert_abs_diff_eq!(found.brier_lm, 50.0, epsilon = 1e-9);
-    approx::assert_abs_diff_eq!(found.brier_lm_se, 15.0, epsilon = 1e-9);
+    approx::assert_abs_diff_eq!(found.brier_lm_se.unwrap(), 15.0, epsilon = 1e-9);
+}
+
+/// A figure just above 0 would make an error of any size by the delta method: here of 250.
+#[test]
+fn a_figure_within_its_error_of_zero_leaves_brier_lm_without_one() {
+    let window = |last: f64| vec![[0.5, 0.5, 0.5, last]];
+    let found = estimate(&[window(0.1001), window(-0.0999)]);
+    assert!(
+        found.brier_lm > 0.0 && found.brier_lm_se.is_none(),
+        "{found:?}"
+    );
+    let found = estimate(&[window(0.3), window(0.1)]);
+    assert!(found.brier_lm_se.is_some(), "{found:?}");
 }
 
 #[test]

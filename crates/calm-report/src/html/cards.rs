@@ -83,7 +83,7 @@ fn of_summary(records: &Records) -> Vec<Card> {
         cards.push(figure(
             "BrierLM",
             calm.brier_lm,
-            calm.brier_lm_se,
+            calm.brier_lm_se.unwrap_or(f64::NAN),
             "0 to 100, higher is better".into(),
         ));
         cards.push(figure(

@@ -96,7 +96,9 @@ pub(super) fn scores(records: &Records) -> String {
         brier.row(row);
     }
     let mut row = vec!["BrierLM".to_owned()];
-    row.extend(models().map(|model| with_error(model.brier_lm, model.brier_lm_se)));
+    row.extend(
+        models().map(|model| with_error(model.brier_lm, model.brier_lm_se.unwrap_or(f64::NAN))),
+    );
     row.push(significant(brier_lm_of(unigram), 3));
     row.extend(calm.map(|_| "—".to_owned()));
     brier.row(row);
