@@ -1,8 +1,8 @@
 //! Device strings: which cargo features a `--device` argument needs.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
-use crate::error::{Error, Result};
+use crate::process::{Error, Result};
 use crate::vulkan;
 
 /// The devices, as `--device` takes them; every one but flex needs the cargo feature of its name.
@@ -47,41 +47,22 @@ fn build_of(feature: &'static str, software: bool) -> Build {
 
 /// The cargo feature that a device string needs: none for `flex`, which is always compiled in.
 fn feature(device: &str) -> Result<Option<&'static str>> {
-    let (name, index) = match device.split_once(':') {
-        Some((name, index)) => (name, Some(index)),
-        None => (device, None),
-    };
-    let unknown = || {
-        Error::Usage(format!(
+    let (name, index) = device.split_once(':').unwrap_or((device, "0"));
+    let kind = KINDS.iter().find(|kind| **kind == name);
+    // Digits only: `usize` would also parse "+1".
+    let is_index = index.bytes().all(|b| b.is_ascii_digit()) && index.parse::<usize>().is_ok();
+    match kind {
+        Some(&"flex") if name == device => Ok(None),
+        Some(&kind) if kind != "flex" && is_index => Ok(Some(kind)),
+        _ => Err(Error::Usage(format!(
             "no device '{device}'; the devices are flex, vulkan[:N], webgpu[:N], metal[:N], \
              cuda[:N], rocm[:N]"
-        ))
-    };
-    let kind = KINDS
-        .iter()
-        .find(|kind| **kind == name)
-        .ok_or_else(unknown)?;
-    match (*kind, index) {
-        ("flex", None) => Ok(None),
-        ("flex", Some(_)) => Err(unknown()),
-        (kind, None) => Ok(Some(kind)),
-        // Digits only: `usize` would also parse "+1".
-        (kind, Some(index)) if index.bytes().all(|b| b.is_ascii_digit()) => match index.parse() {
-            Ok::<usize, _>(_) => Ok(Some(kind)),
-            Err(_) => Err(unknown()),
-        },
-        _ => Err(unknown()),
+        ))),
     }
 }
 
-/// The value of `--device X` or `--device=X`, where there is one; the last one counts.
-///
-/// Arguments after `--` are not options and are not looked at.
-pub fn find(args: &[OsString]) -> Result<Option<String>> {
-    Ok(split(args)?.0)
-}
-
-/// The device, and the arguments without it.
+/// The value of `--device X` or `--device=X`, the last where there are several, and the arguments
+/// without it. Arguments after `--` are not options and are not looked at.
 pub fn split(args: &[OsString]) -> Result<(Option<String>, Vec<OsString>)> {
     let mut device = None;
     let mut others = Vec::new();
@@ -94,7 +75,7 @@ pub fn split(args: &[OsString]) -> Result<(Option<String>, Vec<OsString>)> {
             let value = words.next().ok_or_else(|| {
                 Error::Usage("--device needs a value, such as --device vulkan".to_owned())
             })?;
-            device = Some(text(value)?);
+            device = Some(value.to_string_lossy().into_owned());
         } else if let Some(value) = word
             .to_str()
             .and_then(|word| word.strip_prefix("--device="))
@@ -105,15 +86,6 @@ pub fn split(args: &[OsString]) -> Result<(Option<String>, Vec<OsString>)> {
         }
     }
     Ok((device, others))
-}
-
-fn text(word: &OsStr) -> Result<String> {
-    word.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::Usage(format!(
-            "--device '{}' is not valid UTF-8",
-            word.to_string_lossy()
-        ))
-    })
 }
 
 #[cfg(test)]
@@ -136,15 +108,10 @@ mod tests {
     #[test]
     fn every_device_builds_with_its_own_features() {
         assert_eq!(build("flex").unwrap(), None);
-        for (feature, expected) in [
-            ("vulkan", "vulkan,autotune"),
-            ("webgpu", "webgpu,autotune"),
-            ("metal", "metal,autotune"),
-            ("cuda", "cuda,autotune"),
-            ("rocm", "rocm,autotune"),
-        ] {
-            let (features, target) = (expected, feature);
-            assert_eq!(build_of(feature, false), Build { features, target });
+        for feature in ["vulkan", "webgpu", "metal", "cuda", "rocm"] {
+            let build = build_of(feature, false);
+            assert_eq!(build.features, format!("{feature},autotune"));
+            assert_eq!(build.target, feature);
         }
         let (features, target) = ("webgpu", "webgpu");
         for feature in ["vulkan", "webgpu"] {
@@ -168,28 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn the_device_is_found_in_both_spellings_and_the_last_counts() {
-        let device = |line| find(&words(line)).unwrap();
-        assert_eq!(device("--preset nano"), None);
-        assert_eq!(
-            device("--preset nano --device vulkan:1 --resume").as_deref(),
-            Some("vulkan:1")
-        );
-        assert_eq!(device("--device=cuda").as_deref(), Some("cuda"));
-        assert_eq!(
-            device("--device flex --device=cuda").as_deref(),
-            Some("cuda")
-        );
-        assert_eq!(device("-- --device cuda"), None);
-        let message = find(&words("--resume --device")).unwrap_err().to_string();
-        assert_eq!(message, "--device needs a value, such as --device vulkan");
-    }
-
-    #[test]
-    fn split_keeps_the_other_arguments_in_order() {
-        let (device, others) =
-            split(&words("a --device cuda b --device=flex -- --device c")).unwrap();
-        assert_eq!(device.as_deref(), Some("flex"));
+    fn the_last_device_counts_and_the_other_arguments_keep_their_order() {
+        let line = words("a --device cuda b --device=vulkan:1 -- --device c");
+        let (device, others) = split(&line).unwrap();
+        assert_eq!(device.as_deref(), Some("vulkan:1"));
         assert_eq!(others, words("a b -- --device c"));
+        let message = split(&words("--resume --device")).unwrap_err().to_string();
+        assert_eq!(message, "--device needs a value, such as --device vulkan");
     }
 }

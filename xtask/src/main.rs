@@ -1,13 +1,14 @@
 //! Repository tasks: builds and starts `calm`, runs the benches, checks the rules, is what CI runs.
 //!
-//! Thin on purpose: it spawns cargo with the feature that the device string needs, links no tensor
-//! library and uses the standard library only, so that it builds in seconds.
+//! Thin on purpose: it spawns cargo with the feature that the device string needs and links no
+//! tensor library, so that it builds in seconds.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It is a program.
 
 mod bench;
 mod calm;
 mod ci;
 mod device;
-mod error;
 mod process;
 mod tidy;
 mod vulkan;
@@ -16,36 +17,35 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use error::{Error, Result};
+use process::{Error, Result};
 
 const HELP: &str = "\
 Repository tasks. Usage: cargo xtask COMMAND [ARGS...]
 
 The calm program, built with the feature that --device needs (default flex):
-  train         train the autoencoder and the language model, and write a run directory
-  eval          evaluate a run or a checkpoint: BrierLM and reconstruction
-  generate      write text from a prompt
-  data          prepare a corpus: fetch it, train the tokenizer, tokenize once
-  report        write a run's report.html again
-  compare       train and evaluate cells on equal work
-  cost          operations, bytes and parameters of a preset, without training it
-  plan          what a budget buys on this hardware
-  import        read a released checkpoint
-  export        write a checkpoint in the released layout
-  trace         follow one generation chunk by chunk
-  serve-device  lend this machine's device to another
+  train     train the autoencoder and the language model, and write a run directory
+  eval      score a run or a checkpoint: BrierLM and reconstruction
+  generate  write text from a prompt
+  compare   train and score CALMs and token models on equal work
+  cost      operations, bytes and parameters of a preset, without training it
+  plan      what a budget buys, by a comparison's scaling law
+  data      prepare a corpus: fetch it, train the tokenizer, tokenize once
+  report    write a run's report.html again
   `cargo xtask COMMAND --help` shows the options of each.
 
 The repository:
-  bench         the standard jobs (steps), the same beside PyTorch (peer), how a step's time
-                grows with its sizes (growth), or the benches of benches/benches:
-                bench [NAME] [--device D] [ARGS...]
-  tidy          check the repository's rules; one line for each violation
-  ci            run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
-  help          print this text
+  bench     the standard jobs (steps), the same beside PyTorch (peer), how a step's time grows
+            with its sizes (growth), or the benches of benches/benches:
+            bench [NAME] [--device D] [ARGS...]
+  tidy      check the repository's rules; one line for each violation
+  ci        run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
+  help      print this text
 
 Devices: flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N].
 ";
+
+/// The repository's own commands.
+const OWN: [&str; 4] = ["bench", "tidy", "ci", "help"];
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -78,12 +78,21 @@ fn run(args: &[OsString]) -> Result<u8> {
         "tidy" => tidy::run(&root, rest),
         "ci" => ci::run(&root, rest),
         name if calm::COMMANDS.contains(&name) => calm::run(&root, name, rest),
-        name => Err(Error::Usage(format!(
-            "no command '{name}'; `cargo xtask --help` lists the commands (calm: {}; \
-             repository: bench, tidy, ci)",
-            calm::COMMANDS.join(", ")
-        ))),
+        name => Err(unknown(name)),
     }
+}
+
+/// What is said of a command that does not exist, before anything is built.
+fn unknown(name: &str) -> Error {
+    let likeness = |known: &&&str| (1000.0 * strsim::jaro_winkler(name, known)) as u32;
+    let nearest = calm::COMMANDS.iter().chain(&OWN).max_by_key(likeness);
+    let hint = match nearest.filter(|nearest| likeness(nearest) > 800) {
+        Some(nearest) => format!(" (did you mean '{nearest}'?)"),
+        None => String::new(),
+    };
+    Error::Usage(format!(
+        "no command '{name}'{hint}; `cargo xtask help` lists them"
+    ))
 }
 
 /// The root of the repository: the folder above this package, wherever cargo was called from.
@@ -112,5 +121,40 @@ fn target_dir(root: &Path, name: Option<&str>) -> PathBuf {
     match name {
         Some(name) => base.join(name),
         None => base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is offered works: the commands are those of `calm`, read from its source, and the help
+    /// names every one.
+    #[test]
+    fn the_commands_are_those_that_calm_has() {
+        let source = std::fs::read_to_string(root().unwrap().join("crates/calm-cli/src/main.rs"));
+        let source = source.unwrap();
+        let start = source.find("enum Command {").unwrap();
+        let mut of_calm: Vec<String> = source[start..source[start..].find("\n}").unwrap() + start]
+            .lines()
+            .filter_map(|line| line.trim().split_once('('))
+            .map(|(name, _)| name.to_lowercase())
+            .collect();
+        of_calm.sort();
+        let mut offered = calm::COMMANDS;
+        offered.sort_unstable();
+        assert_eq!(offered.to_vec(), of_calm);
+        for name in calm::COMMANDS.iter().chain(&OWN) {
+            assert!(HELP.contains(&format!("\n  {name:8}  ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_is_said_before_anything_is_built() {
+        let message = |name: &str| run(&[name.into()]).unwrap_err().to_string();
+        assert!(message("trian").contains("did you mean 'train'"));
+        for name in ["import", "serve-device"] {
+            assert!(message(name).starts_with(&format!("no command '{name}'")));
+        }
     }
 }

@@ -1,11 +1,37 @@
-//! Starting programs, and what their end means.
+//! Starting programs, what their end means, and what can go wrong.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use crate::error::{Error, Result};
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in a repository task; `Display` is one line that says what, where and what to
+/// do.
+#[derive(Debug)]
+pub enum Error {
+    /// The command line asks for something that does not exist.
+    Usage(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Usage(message) | Self::Failed(message)) = self;
+        f.write_str(message)
+    }
+}
+
+impl Error {
+    /// A file or folder that can't be read or made.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::Failed(format!("{path}: {source}"))
+    }
+}
 
 /// The cargo that started xtask (`CARGO`), in `root`.
 pub fn cargo(root: &Path) -> Command {
@@ -38,11 +64,12 @@ pub fn status(command: &mut Command) -> Result<u8> {
 pub fn check(command: &mut Command) -> Result<()> {
     match status(command)? {
         0 => Ok(()),
-        status => Err(Error::Failed {
-            command: line(command),
-            status,
-        }),
+        status => Err(failed(command, status)),
     }
+}
+
+fn failed(command: &Command, status: u8) -> Error {
+    Error::Failed(format!("`{}` ended with status {status}", line(command)))
 }
 
 /// Runs a command with its stdout shown as it comes and each line also given to `on_line`.
@@ -68,11 +95,22 @@ pub fn check_lines(command: &mut Command, mut on_line: impl FnMut(&str)) -> Resu
         .map_err(|source| spawn_error(command, source))?;
     match exit_code(status) {
         0 => Ok(()),
-        status => Err(Error::Failed {
-            command: line(command),
-            status,
-        }),
+        status => Err(failed(command, status)),
     }
+}
+
+/// Runs a command to its end and returns what it wrote to stdout; an exit status other than 0 is an
+/// error with the first line that it wrote to stderr.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .map_err(|source| spawn_error(command, source))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let why = stderr.lines().next().unwrap_or("no reason given");
+    Err(Error::Failed(format!("`{}` failed: {why}", line(command))))
 }
 
 /// Whether a program answers `--version`: how an optional tool is found.
@@ -101,10 +139,10 @@ pub fn become_program(command: &mut Command) -> Result<u8> {
 
 /// An error that names the program that would not start.
 pub fn spawn_error(command: &Command, source: io::Error) -> Error {
-    Error::Spawn {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    }
+    let program = command.get_program().to_string_lossy();
+    Error::Failed(format!(
+        "cannot start {program}: {source}; is it installed and on PATH?"
+    ))
 }
 
 /// The command line for messages; cargo's full path is shortened to its name.

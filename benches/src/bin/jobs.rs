@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask bench steps` and `cargo xtask bench peer` start this program.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It is a program.
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 

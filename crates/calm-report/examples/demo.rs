@@ -3,6 +3,8 @@
 //!
 //! Every number and every text in it is synthetic.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It is a program.
+
 use std::error::Error;
 use std::path::PathBuf;
 
