@@ -18,7 +18,8 @@ pub struct Progress {
     steps: u64,
     smoothed: Option<f64>,
     announced: Option<(&'static str, FetchState)>,
-    tokenizing: bool,
+    /// The pass over the text that is shown.
+    pass: Option<&'static str>,
 }
 
 impl Progress {
@@ -29,7 +30,7 @@ impl Progress {
             steps: 0,
             smoothed: None,
             announced: None,
-            tokenizing: false,
+            pass: None,
         }
     }
 
@@ -43,8 +44,25 @@ impl Progress {
     pub fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Fetch(event) => self.fetch(event.corpus, event.state),
-            Event::TrainingTokenizer { vocab_size } => {
-                self.line(&format!("training a tokenizer of {vocab_size} tokens"));
+            Event::ReadingText {
+                bytes_read,
+                bytes_total,
+            } => self.bytes("reading the text", bytes_read, bytes_total),
+            Event::TrainingTokenizer {
+                vocab_size,
+                sample_bytes,
+                text_bytes,
+            } => {
+                self.finish_bar();
+                let of = match sample_bytes == text_bytes {
+                    true => String::new(),
+                    false => format!(", a sample of {}", format::bytes(text_bytes)),
+                };
+                self.line(&format!(
+                    "training a tokenizer of {vocab_size} tokens on {}{of}",
+                    format::bytes(sample_bytes)
+                ));
+                self.spin("merging pairs, {elapsed}");
             }
             Event::LittleText(split) => self.line(&format!(
                 "little text: of every document {:.1} % are for validation and {:.1} % for test, \
@@ -56,13 +74,12 @@ impl Progress {
                 self.line(&format!("{error}: it is made again"));
             }
             Event::Tokenizing(PrepareEvent::Progress(progress)) => {
-                if !self.tokenizing {
-                    self.tokenizing = true;
-                    let size = format::bytes(progress.bytes_total);
-                    self.line(&format!("turning {size} of text into tokens"));
-                }
+                let (read, total) = (progress.bytes_read, progress.bytes_total);
+                self.bytes("turning the text into tokens", read, total);
             }
             Event::DataReady { tokens, bad_lines } => {
+                self.finish_bar();
+                self.pass = None;
                 let [train, validation, test] = tokens.map(|n| format::count(n as f64));
                 self.line(&format!(
                     "text: {train} tokens to train on, {validation} for validation, {test} for \
@@ -97,7 +114,7 @@ impl Progress {
                 self.steps = steps;
                 self.smoothed = None;
                 if self.terminal {
-                    self.bar = Some(bar(steps, from, "{msg}  {eta_precise} left"));
+                    self.bar = Some(bar(steps, from, "{pos}/{len}  {msg}  {eta_precise} left"));
                 }
             }
             Event::Stepped {
@@ -185,11 +202,7 @@ impl Progress {
         }
         self.announced = Some((corpus, state));
         match state {
-            FetchState::Fetching if self.terminal => {
-                let bar = ProgressBar::new_spinner().with_message(format!("fetching {corpus}"));
-                bar.enable_steady_tick(Duration::from_millis(100));
-                self.bar = Some(bar);
-            }
+            FetchState::Fetching if self.terminal => self.spin(&format!("fetching {corpus}")),
             FetchState::Fetching => tell(&format!("fetching {corpus}")),
             FetchState::Done => {
                 self.finish_bar();
@@ -199,13 +212,41 @@ impl Progress {
         }
     }
 
+    /// Shows that something goes on whose end is not known.
+    fn spin(&mut self, template: &str) {
+        if self.terminal {
+            let style = ProgressStyle::with_template(&format!("{{spinner}} {template}"))
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = ProgressBar::new_spinner().with_style(style);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            self.bar = Some(bar);
+        }
+    }
+
+    /// Shows how far into the text a pass over it is; off a terminal, that it has begun.
+    fn bytes(&mut self, what: &'static str, read: u64, total: u64) {
+        if self.pass != Some(what) {
+            self.finish_bar();
+            self.pass = Some(what);
+            if self.terminal {
+                let tail = format!("{{bytes}}/{{total_bytes}}  {what}  {{eta_precise}} left");
+                self.bar = Some(bar(total, 0, &tail));
+            } else {
+                tell(&format!("{what}: {}", format::bytes(total)));
+            }
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(read);
+        }
+    }
+
     fn scoring(&mut self, done: usize, of: usize) {
         if done == 1 {
             self.finish_bar();
             if self.terminal {
-                self.bar = Some(bar(of as u64, 0, "scoring held-out windows"));
+                self.bar = Some(bar(of as u64, 0, "{pos}/{len}  scoring windows"));
             } else {
-                tell(&format!("scoring {of} held-out windows"));
+                tell(&format!("scoring {of} windows"));
             }
         }
         if let Some(bar) = &self.bar {
@@ -225,7 +266,7 @@ impl Progress {
 }
 
 fn bar(length: u64, from: u64, tail: &str) -> ProgressBar {
-    let template = format!("{{bar:30}} {{pos}}/{{len}}  {tail}");
+    let template = format!("{{bar:30}} {tail}");
     let style = ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─");

@@ -36,7 +36,8 @@ mod windows;
 
 pub use cache::CacheDir;
 pub use corpus::{
-    BadLinePolicy, Corpus, FetchEvent, FetchState, Fetcher, Named, Source, Stretch, Stretches,
+    BadLinePolicy, Corpus, FetchEvent, FetchState, Fetcher, Named, Sample, Source, Stretch,
+    Stretches,
 };
 pub use error::{Error, Result};
 pub use files::sha256_file;

@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use crate::error::{Error, Result};
 use crate::files::{hex, write_atomic};
@@ -20,6 +22,13 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// End-of-text tokens of loaded tokenizers, in the order in which they are looked for: GPT-2's,
 /// Llama 3's, Llama 2's.
 const END_OF_TEXT_NAMES: [&str; 3] = [END_OF_TEXT, "<|end_of_text|>", "</s>"];
+
+/// Where words begin and end: GPT-2's rule.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// A word of more characters is split after so many: scripts without spaces make words of whole
+/// sentences, which no merge is learned from that another text could use.
+const LONGEST_WORD: usize = 32;
 
 /// The 256 bytes and end-of-text.
 const SMALLEST_VOCABULARY: usize = 257;
@@ -49,7 +58,8 @@ impl fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Trains a byte-level BPE of at most `vocab_size` tokens: the 256 bytes first, then merges of
     /// pairs seen at least twice, then [`END_OF_TEXT`] as the last id. Little text gives a smaller
-    /// vocabulary. The same texts in any order give the same tokenizer.
+    /// vocabulary. The same texts in any order give the same tokenizer. Words are those of GPT-2,
+    /// of 32 characters at most, in training and encoding alike (it stands in `tokenizer.json`).
     ///
     /// # Errors
     /// [`Error::VocabTooSmall`] below 257 tokens, [`Error::EmptyTrainingText`] where the texts hold
@@ -62,9 +72,20 @@ impl Tokenizer {
             return Err(Error::VocabTooSmall { vocab_size });
         }
         let mut inner = Inner::new(BPE::default());
-        let bytes = ByteLevel::new(false, true, true);
+        let split = |pattern: &str| {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+        };
+        let bytes = ByteLevel::new(false, true, false);
+        let steps = vec![
+            split(WORDS).map_err(failed("train"))?.into(),
+            split(&format!(r"[\s\S]{{{LONGEST_WORD}}}"))
+                .map_err(failed("train"))?
+                .into(),
+            bytes.into(),
+        ];
         inner
-            .with_pre_tokenizer(Some(bytes))
+            .with_pre_tokenizer(Some(Sequence::new(steps)))
             .with_decoder(Some(bytes));
         let mut trainer = TrainerWrapper::from(
             BpeTrainerBuilder::new()
@@ -279,6 +300,30 @@ mod tests {
             SMALL.vocab_size() < 400,
             "so little text has too few pairs for 400 tokens"
         );
+    }
+
+    /// As GPT-2 splits, but for words longer than any that it was made for.
+    #[test]
+    fn long_words_are_split_and_others_are_not() {
+        let bytes = ByteLevel::new(false, true, true);
+        let mut unbounded = Inner::new(SMALL.inner.get_model().clone());
+        unbounded.with_pre_tokenizer(Some(bytes));
+        for text in [
+            "The sea's  not\n\n full, 1234567 times.  ",
+            "海へ the river",
+        ] {
+            let expected = unbounded.encode_fast(text, false).unwrap();
+            assert_eq!(SMALL.encode(text).unwrap(), expected.get_ids());
+        }
+        let longest = |text: String| {
+            let tokenizer = Tokenizer::train([text.clone()].into_iter(), 2000).unwrap();
+            let ids = tokenizer.encode(&text).unwrap();
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+            let length = |&id: &u32| tokenizer.decode(&[id]).unwrap().chars().count();
+            ids.iter().map(length).max().unwrap()
+        };
+        assert_eq!(longest("a".repeat(5000)), LONGEST_WORD);
+        assert_eq!(longest("海".repeat(5000)), LONGEST_WORD);
     }
 
     #[test]

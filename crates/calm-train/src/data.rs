@@ -32,7 +32,12 @@ pub fn fit_split(
 /// Of English text, with some thousand tokens.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// Fetches the corpus and trains a tokenizer on its training part, or loads the given one.
+/// A tokenizer is trained on so much of the text at most. In the worst case, a text without spaces
+/// in which no 32 characters come twice, its training takes 100 bytes of memory for each of these.
+const TOKENIZER_BYTES: u64 = 8 << 20;
+
+/// Fetches the corpus and trains a tokenizer on its training part, of which it takes an evenly
+/// spread sample of 8 MiB where the corpus is larger; or loads the given one.
 ///
 /// # Errors
 /// Those of the corpus and of the tokenizer.
@@ -54,20 +59,25 @@ pub fn tokenizer(
         return Ok(tokenizer);
     }
     let corpus = fetch(data, cache, observe)?;
-    observe(Event::TrainingTokenizer { vocab_size });
     // Held-out text must not shape the vocabulary.
-    let mut failure = None;
-    let stretches = corpus.stretches(cache, &data.split(), data.bad_lines)?;
-    let texts = stretches.map_while(|stretch| match stretch {
-        Ok(stretch) => Some(stretch),
-        Err(error) => {
-            failure = Some(error);
-            None
-        }
+    let sample = corpus.training_sample(
+        cache,
+        &data.split(),
+        data.bad_lines,
+        TOKENIZER_BYTES,
+        &mut |bytes_read, bytes_total| {
+            observe(Event::ReadingText {
+                bytes_read,
+                bytes_total,
+            });
+        },
+    )?;
+    observe(Event::TrainingTokenizer {
+        vocab_size,
+        sample_bytes: sample.bytes,
+        text_bytes: sample.of,
     });
-    let texts = texts.filter(|s| s.part == Part::Train).map(|s| s.text);
-    let trained = Tokenizer::train(texts, vocab_size);
-    Ok(failure.map_or(trained, Err)?)
+    Ok(Tokenizer::train(sample.texts.into_iter(), vocab_size)?)
 }
 
 /// Fetches the corpus and opens its token streams, encoding them at first use.

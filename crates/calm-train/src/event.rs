@@ -12,10 +12,21 @@ use crate::Precision;
 pub enum Event<'a> {
     /// A corpus is being fetched.
     Fetch(FetchEvent),
-    /// The tokenizer is being trained on the corpus.
+    /// The corpus is being read, for a sample to train the tokenizer on.
+    ReadingText {
+        /// Bytes of the files read so far.
+        bytes_read: u64,
+        /// Bytes of the files in all.
+        bytes_total: u64,
+    },
+    /// The tokenizer is being trained.
     TrainingTokenizer {
         /// Tokens of the vocabulary.
         vocab_size: usize,
+        /// Bytes of the text that it is trained on.
+        sample_bytes: u64,
+        /// Bytes of the training part in all.
+        text_bytes: u64,
     },
     /// The text is little, and is split in this way instead of the one asked for.
     LittleText(&'a Split),

@@ -7,6 +7,7 @@ mod lines;
 mod named;
 mod pieces;
 mod reader;
+mod sample;
 mod stretches;
 mod text;
 mod wheel;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 pub use fetch::{FetchEvent, FetchState, Fetcher};
 pub use named::Named;
 pub use pieces::BadLinePolicy;
+pub use sample::Sample;
 pub use stretches::{Stretch, Stretches};
 
 use crate::cache::CacheDir;

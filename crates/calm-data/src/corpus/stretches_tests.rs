@@ -212,3 +212,44 @@ fn few_or_short_texts_are_cut_within_and_give_more_to_the_held_out_parts() {
     let tiny = Place::new(&[("a.txt", &prose(2_000))]).fit(&asked, 3000);
     assert_eq!((tiny.validation_fraction, tiny.test_fraction), (0.25, 0.25));
 }
+
+#[test]
+fn a_sample_is_all_of_a_small_text_and_evenly_spread_over_a_large_one() {
+    let other = prose(1_000_000).replace("Sentence", "Clause");
+    let place = Place::new(&[("a.txt", &prose(3_000_000)), ("b.txt", &other)]);
+    let split = Split::new(0.1, 0.1, 1 << 16);
+    let sample = |limit| {
+        let mut progress = Vec::new();
+        let corpus = place.corpus();
+        let sample = corpus
+            .training_sample(
+                &place.cache,
+                &split,
+                BadLinePolicy::Fatal,
+                limit,
+                &mut |read, of| {
+                    progress.push((read, of));
+                },
+            )
+            .unwrap();
+        let total = corpus.total_bytes(&place.cache).unwrap();
+        assert!(progress.is_sorted() && progress.iter().all(|&(_, of)| of == total));
+        let bytes: usize = sample.texts.iter().map(String::len).sum();
+        assert_eq!(sample.bytes, bytes as u64);
+        sample
+    };
+    let all = sample(1 << 30);
+    assert_eq!(all.bytes, all.of);
+    let train = joined(&place.stretches(&split), Part::Train).replace('|', "");
+    assert_eq!(all.texts.concat(), train, "and nothing of the other parts");
+    let some = sample(1 << 20);
+    assert_eq!(some.of, all.of);
+    assert!((600_000..1_300_000).contains(&some.bytes), "{}", some.bytes);
+    // In every quarter of the text about as much.
+    let mut quarters = [0; 4];
+    for text in &some.texts {
+        let at = train.find(text.as_str()).unwrap();
+        quarters[4 * at / train.len()] += text.len();
+    }
+    assert!(quarters.iter().all(|&bytes| bytes > 60_000), "{quarters:?}");
+}

@@ -1,7 +1,8 @@
 //! The text of a run: its parts, however little it is, and its cache.
 
+use calm_data::CacheDir;
 use calm_report::{EvalPoint, RunDir, Stage, Summary, TextPart, read_jsonl};
-use calm_train::{RunEnd, Stages, language_model_checkpoint};
+use calm_train::{Event, RunEnd, Stages, data, language_model_checkpoint};
 
 use crate::{Place, logged, text};
 
@@ -78,4 +79,36 @@ fn a_damaged_token_cache_is_made_again() {
         RunEnd::Complete
     );
     assert_eq!(logged(&place.run("parts")), logged(&place.run("whole")));
+}
+
+/// The vocabulary of a large text is learned from a part of it, and that is said.
+#[test]
+fn a_tokenizer_is_trained_on_a_sample_of_a_large_text() {
+    let place = Place::new();
+    let mut config = place.experiment.data.clone();
+    let long = text().repeat(300);
+    std::fs::write(&config.corpus[0], &long).unwrap();
+    let cache = CacheDir::at("/nonexistent");
+    let (mut read, mut sample) = (Vec::new(), None);
+    let mut observe = |event: Event<'_>| match event {
+        Event::ReadingText { bytes_read, .. } => read.push(bytes_read),
+        Event::TrainingTokenizer {
+            sample_bytes,
+            text_bytes,
+            ..
+        } => sample = Some((sample_bytes, text_bytes)),
+        _ => {}
+    };
+    data::fit_split(&mut config, 16, &cache, &mut observe).unwrap();
+    let tokenizer = data::tokenizer(&config, 280, &cache, &mut observe).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 280);
+    let (sample_bytes, text_bytes) = sample.unwrap();
+    let train = (long.len() as f64 * 0.7) as u64;
+    assert!(text_bytes.abs_diff(train) < 1000, "{text_bytes}");
+    assert!(
+        sample_bytes <= 8 << 20 && sample_bytes < text_bytes,
+        "{sample_bytes}"
+    );
+    assert!(sample_bytes > 4 << 20, "{sample_bytes}");
+    assert!(read.is_sorted() && read.len() > 50);
 }
