@@ -8,7 +8,7 @@ use calm_nn::{Init, SwiGlu, rms_norm};
 use crate::AutoencoderConfig;
 
 /// `x + SwiGLU(RMSNorm(x))`. There is no attention: with it the reconstruction improves a little
-/// and the language model on top gets worse (CALM, section 2).
+/// and the language model on top gets worse (the authors' finding).
 #[derive(Module, Debug)]
 pub struct FeedForwardBlock {
     /// The norm.

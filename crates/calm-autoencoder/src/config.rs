@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ChunkAutoencoder, Decoder, Encoder};
 
-/// Configuration of a [`ChunkAutoencoder`] (CALM, section 2).
+/// Configuration of a [`ChunkAutoencoder`] (CALM, section 2, Eq. 1 to 4).
 ///
 /// The published one: K = 4, l = 32 K, d = 512, SwiGLU width 1280, two layers on either side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

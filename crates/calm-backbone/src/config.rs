@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Backbone, ChunkCompressor};
 
-/// Configuration of a [`Backbone`] (CALM, section 3).
+/// Configuration of a [`Backbone`] (CALM, section 3.3.3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneConfig {

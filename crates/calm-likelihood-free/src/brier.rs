@@ -28,7 +28,7 @@ pub trait Rollout {
 ///
 /// `Brier(P, y) = 2 P(y) - sum_x P(x)^2` is strictly proper, and
 /// `1{a = y} + 1{b = y} - 1{a = b}` is unbiased for it with two independent draws (CALM,
-/// section 5); the mean over all pairs is the U-statistic with the least variance.
+/// section 4.2, Eq. 12 to 15); the mean over all pairs is the U-statistic with the least variance.
 ///
 /// # Panics
 /// With fewer than two draws.
@@ -156,7 +156,7 @@ impl BrierAccumulator {
     }
 }
 
-/// BrierLM, `100 * (Brier-1 * .. * Brier-4)^(1/4)`, from the four figures and the covariances of
+/// BrierLM, `100 * (Brier-1 * .. * Brier-4)^(1/4)` (CALM, section 4.2), from the four figures and the covariances of
 /// their estimates, and its standard error by the delta method.
 ///
 /// It is 0 where any figure is not positive, and estimates of several trainings are averaged before

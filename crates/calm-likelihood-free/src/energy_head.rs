@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EnergyScore, GenerativeHead, HeadLoss, LatentTarget, energy_score};
 
-/// Configuration of an [`EnergyHead`] and its loss (CALM, section 4.1).
+/// Configuration of an [`EnergyHead`] and its loss (CALM, sections 3.3.2 and 3.3.3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnergyHeadConfig {

@@ -20,7 +20,7 @@ impl EnergyScore {
 }
 
 /// Energy score of N model samples against M draws of the target, with distances
-/// `||x - y||^alpha` (CALM, section 4.1):
+/// `||x - y||^alpha` (CALM, section 3.3.2, Eq. 10):
 /// `2/(N M) sum ||z_m - x_n||^alpha - 1/(N (N-1)) sum_{n != k} ||x_n - x_k||^alpha`.
 ///
 /// Nothing of size `[N, M, positions, l]` is made. Between samples and targets the squared

@@ -35,7 +35,7 @@ pub enum SamplerError {
     },
 }
 
-/// The batch approximation of sampling from `P(x)^(1/T) / Z` (CALM, Algorithm 2), T = 1/n.
+/// The batch approximation of sampling from `P(x)^(1/T) / Z` (CALM, section 5, Algorithm 2), T = 1/n.
 ///
 /// Of a pool of N draws, with counts c(x): for m = n, n-1, .., 1, where any chunk has c(x) >= m,
 /// one of those is picked with weight `binomial(c(x), m)`. Biased at finite N, consistent as N

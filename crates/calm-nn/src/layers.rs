@@ -3,7 +3,7 @@
 use burn::nn::{LayerNorm, Linear, RmsNorm};
 use burn::tensor::Tensor;
 
-/// Epsilon of all LayerNorms (CALM, sections 3 and 4.1).
+/// Epsilon of all LayerNorms (CALM's released code).
 pub const LAYER_NORM_EPS: f64 = 1e-6;
 
 /// `x w + b`

@@ -44,7 +44,7 @@ pub trait EnergyOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// The two expectations of the energy score (CALM, section 4.1), per position: the mean of
+/// The two expectations of the energy score (CALM, section 3.3.2, Eq. 10), per position: the mean of
 /// `||x_n - y_m||^alpha` over all pairs and the mean of `||x_n - x_k||^alpha` over all pairs of
 /// different samples.
 ///
