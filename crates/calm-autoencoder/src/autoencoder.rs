@@ -1,11 +1,285 @@
-//! The chunk autoencoder and its loss.
+//! The chunk autoencoder: configuration, encoder, decoder, loss (CALM, section 2, Eq. 1 to 4).
 
 use burn::module::Module;
+use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
 use calm_kernels::{Projection, cross_entropy};
-use calm_nn::{ChunkDecoder, Draws};
+use calm_nn::{ChunkDecoder, ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, rms_norm};
+use serde::{Deserialize, Serialize};
 
-use crate::{AutoencoderConfig, Decoder, Encoder, GreedyDecoder, Posterior};
+use crate::GreedyDecoder;
+
+/// Configuration of a [`ChunkAutoencoder`] (CALM, section 2).
+///
+/// The published one: K = 4, l = 32 K, d = 512, SwiGLU width 1280, two layers on either side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderConfig {
+    /// Tokens in the vocabulary, V.
+    pub vocab_size: usize,
+    /// Tokens per chunk, K.
+    pub chunk_size: usize,
+    /// Latent width, l.
+    pub latent_size: usize,
+    /// Hidden width, d.
+    pub hidden_size: usize,
+    /// Inner width of the SwiGLU.
+    pub intermediate_size: usize,
+    /// Encoder blocks: half per token, half per chunk; even.
+    pub encoder_layers: usize,
+    /// Decoder blocks: half per chunk, half per token; even.
+    pub decoder_layers: usize,
+    /// Epsilon of the RMSNorms.
+    pub norm_eps: f64,
+    /// Share of the input tokens masked in training (replaced by id 0).
+    pub token_dropout: f64,
+    /// Share of the latent's entries dropped in training (the others scaled up).
+    pub latent_dropout: f64,
+    /// Weight of the KL term, beta.
+    pub kl_weight: f64,
+    /// Floor of the KL per dimension, in nats ("free bits").
+    pub kl_floor: f64,
+}
+
+impl AutoencoderConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        ConfigError::positive("vocab_size", self.vocab_size)?;
+        ConfigError::positive("chunk_size", self.chunk_size)?;
+        ConfigError::positive("latent_size", self.latent_size)?;
+        ConfigError::positive("hidden_size", self.hidden_size)?;
+        ConfigError::positive("intermediate_size", self.intermediate_size)?;
+        ConfigError::positive("encoder_layers", self.encoder_layers)?;
+        ConfigError::positive("decoder_layers", self.decoder_layers)?;
+        // An odd count would leave a layer unused: half of them work on either stage.
+        ConfigError::multiple("encoder_layers", self.encoder_layers, "two stages", 2)?;
+        ConfigError::multiple("decoder_layers", self.decoder_layers, "two stages", 2)?;
+        for (field, value) in [
+            ("token_dropout", self.token_dropout),
+            ("latent_dropout", self.latent_dropout),
+        ] {
+            ConfigError::range(field, value, (0.0..1.0).contains(&value), "0 <= p < 1")?;
+        }
+        for (field, value) in [
+            ("kl_weight", self.kl_weight),
+            ("kl_floor", self.kl_floor),
+            ("norm_eps", self.norm_eps),
+        ] {
+            ConfigError::range(
+                field,
+                value,
+                value >= 0.0 && value.is_finite(),
+                "0 <= x < inf",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The autoencoder with fresh weights.
+    pub fn init(&self, init: &mut Init<'_>) -> ChunkAutoencoder {
+        ChunkAutoencoder {
+            encoder: Encoder::new(self, init),
+            decoder: Decoder::new(self, init),
+            chunk_size: self.chunk_size,
+            token_dropout: self.token_dropout,
+            latent_dropout: self.latent_dropout,
+            kl_weight: self.kl_weight,
+            kl_floor: self.kl_floor,
+        }
+    }
+
+    /// Multiply-accumulates of encoding one chunk; embedding look-ups are free.
+    pub fn encoder_macs(&self) -> u64 {
+        let [k, d, l] = [self.chunk_size, self.hidden_size, self.latent_size].map(|x| x as u64);
+        self.block_macs(self.encoder_layers) + k * d * d + 2 * d * l
+    }
+
+    /// Multiply-accumulates of decoding one chunk, the `V * d` scores of all K positions
+    /// included.
+    pub fn decoder_macs(&self) -> u64 {
+        let [k, d, l] = [self.chunk_size, self.hidden_size, self.latent_size].map(|x| x as u64);
+        let logits = k * d * self.vocab_size as u64;
+        self.block_macs(self.decoder_layers) + k * d * d + d * l + logits
+    }
+
+    fn block_macs(&self, layers: usize) -> u64 {
+        // One half runs once per token, the other once per chunk.
+        let applications = (layers / 2 * (self.chunk_size + 1)) as u64;
+        SwiGlu::weights(self.hidden_size, self.intermediate_size) * applications
+    }
+}
+
+impl Cost for AutoencoderConfig {
+    fn parameters(&self) -> u64 {
+        let [v, k, d, l] = [
+            self.vocab_size,
+            self.chunk_size,
+            self.hidden_size,
+            self.latent_size,
+        ]
+        .map(|x| x as u64);
+        let layers = (self.encoder_layers + self.decoder_layers) as u64;
+        let blocks = layers * (SwiGlu::weights(self.hidden_size, self.intermediate_size) + d);
+        let encoder = k * d * d + d + d + 2 * l * d + 2 * l;
+        let decoder = l * d + d + k * d * d + k * d + d;
+        v * d + blocks + encoder + decoder
+    }
+
+    /// Encoder and decoder of one chunk; there is no context.
+    fn forward_macs(&self, _context: usize) -> u64 {
+        self.encoder_macs() + self.decoder_macs()
+    }
+}
+
+/// `x + SwiGLU(RMSNorm(x))`. There is no attention: with it the reconstruction improves a little
+/// and the language model on top gets worse (the authors' finding).
+#[derive(Module, Debug)]
+pub struct FeedForwardBlock {
+    /// The norm.
+    pub norm: RmsNorm,
+    /// The feed-forward layer.
+    pub mlp: SwiGlu,
+}
+
+impl FeedForwardBlock {
+    fn stage(layers: usize, c: &AutoencoderConfig, init: &mut Init<'_>) -> Vec<Self> {
+        (0..layers / 2)
+            .map(|_| Self {
+                norm: init.rms_norm(c.hidden_size, c.norm_eps),
+                mlp: SwiGlu::new(c.hidden_size, c.intermediate_size, init),
+            })
+            .collect()
+    }
+
+    /// # Shapes
+    /// - x: `[rows, d]`
+    /// - output: `[rows, d]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.clone() + self.mlp.forward(rms_norm(&self.norm, x))
+    }
+}
+
+fn run(stage: &[FeedForwardBlock], x: Tensor<2>) -> Tensor<2> {
+    stage.iter().fold(x, |x, block| block.forward(x))
+}
+
+/// Embed K tokens, a block per token, flatten, squeeze to d, a block per chunk, norm, posterior.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    /// Token table `[V, d]`, tied to the decoder's output.
+    pub embedding: Embedding,
+    /// Blocks that see one token.
+    pub token_blocks: Vec<FeedForwardBlock>,
+    /// `[K * d, d]`.
+    pub squeeze: Linear,
+    /// Blocks that see the chunk.
+    pub chunk_blocks: Vec<FeedForwardBlock>,
+    /// Final norm.
+    pub norm: RmsNorm,
+    /// `[d, 2 l]`: means, then log standard deviations.
+    pub to_posterior: Linear,
+}
+
+impl Encoder {
+    fn new(c: &AutoencoderConfig, init: &mut Init<'_>) -> Self {
+        Self {
+            embedding: init.embedding(c.vocab_size, c.hidden_size),
+            token_blocks: FeedForwardBlock::stage(c.encoder_layers, c, init),
+            squeeze: init.linear(c.chunk_size * c.hidden_size, c.hidden_size),
+            chunk_blocks: FeedForwardBlock::stage(c.encoder_layers, c, init),
+            norm: init.rms_norm(c.hidden_size, c.norm_eps),
+            to_posterior: init.linear(c.hidden_size, 2 * c.latent_size),
+        }
+    }
+
+    /// # Shapes
+    /// - tokens: `[chunks, K]`
+    /// - output: mean and log_std `[chunks, l]`
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Posterior {
+        let [chunks, k] = tokens.dims();
+        let embedded = self.embedding.forward(tokens);
+        let d = embedded.dims()[2];
+        let per_token = run(&self.token_blocks, embedded.reshape([chunks * k, d]));
+        let squeezed = linear(&self.squeeze, per_token.reshape([chunks, k * d]));
+        let per_chunk = run(&self.chunk_blocks, squeezed);
+        let both = linear(&self.to_posterior, rms_norm(&self.norm, per_chunk));
+        let l = both.dims()[1] / 2;
+        Posterior {
+            mean: both.clone().narrow(1, 0, l),
+            log_std: both.narrow(1, l, l),
+        }
+    }
+}
+
+/// Widen to d, a block per chunk, expand to K positions, a block per token, norm, scores through
+/// the tied embedding.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// `[l, d]`.
+    pub from_latent: Linear,
+    /// Blocks that see the chunk.
+    pub chunk_blocks: Vec<FeedForwardBlock>,
+    /// `[d, K * d]`.
+    pub expand: Linear,
+    /// Blocks that see one token.
+    pub token_blocks: Vec<FeedForwardBlock>,
+    /// Final norm.
+    pub norm: RmsNorm,
+}
+
+impl Decoder {
+    fn new(c: &AutoencoderConfig, init: &mut Init<'_>) -> Self {
+        Self {
+            from_latent: init.linear(c.latent_size, c.hidden_size),
+            chunk_blocks: FeedForwardBlock::stage(c.decoder_layers, c, init),
+            expand: init.linear(c.hidden_size, c.chunk_size * c.hidden_size),
+            token_blocks: FeedForwardBlock::stage(c.decoder_layers, c, init),
+            norm: init.rms_norm(c.hidden_size, c.norm_eps),
+        }
+    }
+
+    /// What the scores of the tokens at every position are made from.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks * K, d]`
+    pub fn hidden(&self, latent: Tensor<2>) -> Tensor<2> {
+        let expanded = self.expanded(latent);
+        let [chunks, k, d] = expanded.dims();
+        self.per_token(expanded.reshape([chunks * k, d]))
+    }
+
+    /// The part of [`Decoder::hidden`] that sees a chunk as a whole.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks, K, d]`
+    pub(crate) fn expanded(&self, latent: Tensor<2>) -> Tensor<3> {
+        let per_chunk = run(&self.chunk_blocks, linear(&self.from_latent, latent));
+        let expanded = linear(&self.expand, per_chunk);
+        let [chunks, wide] = expanded.dims();
+        let d = self.norm.gamma.dims()[0];
+        expanded.reshape([chunks, wide / d, d])
+    }
+
+    /// The part of [`Decoder::hidden`] that sees one position, `[positions, d]`.
+    pub(crate) fn per_token(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(&self.norm, run(&self.token_blocks, x))
+    }
+
+    /// Scores of the tokens at every position.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - embedding: `[V, d]`, the encoder's table
+    /// - output: `[chunks * K, V]`
+    pub fn forward(&self, latent: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
+        calm_kernels::linear(self.hidden(latent), embedding.transpose(), None)
+    }
+}
 
 /// K tokens to one latent vector and back; every chunk alone, no context (CALM, section 2).
 #[derive(Module, Debug)]
@@ -33,18 +307,6 @@ pub struct AutoencoderLoss {
 }
 
 impl ChunkAutoencoder {
-    pub(crate) fn new(encoder: Encoder, decoder: Decoder, c: &AutoencoderConfig) -> Self {
-        Self {
-            encoder,
-            decoder,
-            chunk_size: c.chunk_size,
-            token_dropout: c.token_dropout,
-            latent_dropout: c.latent_dropout,
-            kl_weight: c.kl_weight,
-            kl_floor: c.kl_floor,
-        }
-    }
-
     /// The posterior of each chunk.
     ///
     /// # Shapes
@@ -127,6 +389,7 @@ impl ChunkDecoder for ChunkAutoencoder {
         let [_, vocab] = logits.dims();
         logits.reshape([chunks, self.chunk_size, vocab])
     }
+
     fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int> {
         self.greedy().decode(latent)
     }

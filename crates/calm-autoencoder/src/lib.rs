@@ -21,17 +21,9 @@
 //! ```
 
 mod autoencoder;
-mod block;
-mod config;
-mod decoder;
-mod encoder;
 mod greedy;
-mod posterior;
 
-pub use autoencoder::{AutoencoderLoss, ChunkAutoencoder};
-pub use block::FeedForwardBlock;
-pub use config::AutoencoderConfig;
-pub use decoder::Decoder;
-pub use encoder::Encoder;
+pub use autoencoder::{
+    AutoencoderConfig, AutoencoderLoss, ChunkAutoencoder, Decoder, Encoder, FeedForwardBlock,
+};
 pub use greedy::{BegunChunks, GreedyDecoder};
-pub use posterior::Posterior;

@@ -19,9 +19,5 @@
 //! ```
 
 mod backbone;
-mod compressor;
-mod config;
 
-pub use backbone::Backbone;
-pub use compressor::ChunkCompressor;
-pub use config::BackboneConfig;
+pub use backbone::{Backbone, BackboneConfig, ChunkCompressor};

@@ -4,10 +4,10 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use calm_kernels::{gaussian_energy, silu, silu_add, silu_gate_packed};
-use calm_nn::{ConfigError, Cost, Draws, Init, layer_norm, linear};
+use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, layer_norm, linear};
 use serde::{Deserialize, Serialize};
 
-use crate::{EnergyScore, GenerativeHead, HeadLoss, LatentTarget, energy_score};
+use crate::{EnergyScore, GenerativeHead, HeadLoss, energy_score};
 
 /// Configuration of an [`EnergyHead`] and its loss (CALM, sections 3.3.2 and 3.3.3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,7 +179,7 @@ impl EnergyHead {
 impl GenerativeHead for EnergyHead {
     /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for a key of
     /// the posterior draws, or where there is none for `M * positions * l` normal values.
-    fn loss(&self, hidden: Tensor<2>, target: &LatentTarget, draws: &mut dyn Draws) -> HeadLoss {
+    fn loss(&self, hidden: Tensor<2>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss {
         let samples = self.sample(hidden, self.samples, draws);
         let m = self.posterior_samples;
         let score = match draws.key() {
@@ -192,7 +192,7 @@ impl GenerativeHead for EnergyHead {
                     repulsion,
                 }
             }
-            None => energy_score(samples, target.sample(m, draws), self.alpha),
+            None => energy_score(samples, target.samples(m, draws), self.alpha),
         };
         HeadLoss {
             total: score.loss().mean(),

@@ -1,28 +1,7 @@
 //! What every generative head can do.
 
 use burn::tensor::Tensor;
-use calm_nn::Draws;
-
-/// The target of one prediction: the autoencoder's posterior of the next chunk.
-#[derive(Clone, Debug)]
-pub struct LatentTarget {
-    /// Means, `[positions, l]`.
-    pub mean: Tensor<2>,
-    /// Log standard deviations, `[positions, l]`.
-    pub log_std: Tensor<2>,
-}
-
-impl LatentTarget {
-    /// `m` draws, `[m, positions, l]`; asks for `m * positions * l` normal values.
-    pub fn sample(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
-        let [positions, l] = self.mean.dims();
-        let device = self.mean.device();
-        let eps = draws
-            .normal(m * positions * l, &device)
-            .reshape([m, positions, l]);
-        eps * self.log_std.clone().exp().unsqueeze_dim(0) + self.mean.clone().unsqueeze_dim(0)
-    }
-}
+use calm_nn::{Draws, Posterior};
 
 /// A loss and the parts that are worth logging.
 #[derive(Clone, Debug)]
@@ -39,7 +18,7 @@ pub trait GenerativeHead {
     ///
     /// # Shapes
     /// - hidden: `[positions, d]`
-    fn loss(&self, hidden: Tensor<2>, target: &LatentTarget, draws: &mut dyn Draws) -> HeadLoss;
+    fn loss(&self, hidden: Tensor<2>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss;
 
     /// `n` independent latent vectors for each position.
     ///

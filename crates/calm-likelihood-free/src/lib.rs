@@ -29,5 +29,5 @@ pub use brier::{
 };
 pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};
-pub use head::{GenerativeHead, HeadLoss, LatentTarget};
+pub use head::{GenerativeHead, HeadLoss};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_backbone::Backbone;
-use calm_likelihood_free::{EnergyHead, GenerativeHead, HeadLoss, LatentTarget};
-use calm_nn::Draws;
+use calm_likelihood_free::{EnergyHead, GenerativeHead, HeadLoss};
+use calm_nn::{Draws, Posterior};
 
 /// Backbone and head: what the language-model stage trains.
 #[derive(Module, Debug)]
@@ -53,7 +53,7 @@ impl LanguageModel {
                 x
             }
         };
-        let target = LatentTarget {
+        let target = Posterior {
             mean: lift(posterior.mean),
             log_std: lift(posterior.log_std),
         };

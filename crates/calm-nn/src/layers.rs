@@ -1,7 +1,12 @@
-//! Burn's layers as holders of parameters, run by the fused kernels.
+//! Burn's layers as holders of parameters, run by the fused kernels, and LLaMA's gated feed-forward
+//! layer made of them.
 
+use burn::module::Module;
 use burn::nn::{LayerNorm, Linear, RmsNorm};
 use burn::tensor::Tensor;
+use calm_kernels::silu_gate;
+
+use crate::Init;
 
 /// Epsilon of all LayerNorms (CALM's released code).
 pub const LAYER_NORM_EPS: f64 = 1e-6;
@@ -28,4 +33,39 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
 pub fn layer_norm<const D: usize>(norm: &LayerNorm, x: Tensor<D>) -> Tensor<D> {
     let bias = norm.beta.as_ref().expect("a LayerNorm with bias").val();
     calm_kernels::layer_norm(x, norm.gamma.val(), bias, LAYER_NORM_EPS)
+}
+
+/// `down(SiLU(gate(x)) * up(x))`, three matrices without bias.
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    /// `[d, ff]`.
+    pub gate: Linear,
+    /// `[d, ff]`.
+    pub up: Linear,
+    /// `[ff, d]`.
+    pub down: Linear,
+}
+
+impl SwiGlu {
+    /// A layer of width `d` with inner width `ff`.
+    pub fn new(d: usize, ff: usize, init: &mut Init<'_>) -> Self {
+        Self {
+            gate: init.linear_no_bias(d, ff),
+            up: init.linear_no_bias(d, ff),
+            down: init.linear_no_bias(ff, d),
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[.., d]`
+    /// - output: `[.., d]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let gated = silu_gate(linear(&self.gate, x.clone()), linear(&self.up, x));
+        linear(&self.down, gated)
+    }
+
+    /// Parameters of a layer of this size, and its multiply-accumulates per position.
+    pub fn weights(d: usize, ff: usize) -> u64 {
+        3 * (d * ff) as u64
+    }
 }

@@ -19,29 +19,27 @@
 //! ```
 
 mod attention;
-mod cost;
-mod decoder;
 mod decoding;
 mod draws;
 mod error;
 mod init;
 mod kv_cache;
 mod layers;
+mod posterior;
 mod random;
 mod rope;
-mod swiglu;
+mod traits;
 mod transformer;
 
 pub use attention::{AttentionMask, SelfAttention};
-pub use cost::Cost;
-pub use decoder::ChunkDecoder;
 pub use decoding::{CachedModel, Decoding, Limits, PromptError, Stop, chunk_tensor};
 pub use draws::{Draws, HostDraws, Replay};
 pub use error::ConfigError;
 pub use init::{Init, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
-pub use layers::{LAYER_NORM_EPS, layer_norm, linear, rms_norm};
+pub use layers::{LAYER_NORM_EPS, SwiGlu, layer_norm, linear, rms_norm};
+pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
-pub use swiglu::SwiGlu;
+pub use traits::{ChunkDecoder, Cost};
 pub use transformer::{Block, Branches, Transformer, TransformerConfig};

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
-use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder, Posterior};
+use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder};
 use calm_fixtures::{Fixture, FixtureError, gradient_sizes, values};
 use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, Replay};
 
@@ -156,7 +156,7 @@ fn the_kl_is_that_of_the_formula() {
     let device = Device::flex();
     let mean = Tensor::<2>::from_floats([[1.0, 0.0, -2.0]], &device);
     let log_std = Tensor::<2>::from_floats([[2f32.ln(), -1.0, 0.0]], &device);
-    let kl = values(Posterior { mean, log_std }.kl());
+    let kl = values(calm_nn::Posterior { mean, log_std }.kl());
     let expected = [
         0.5 * (1.0 + 4.0 - 1.0 - 2.0 * 2f64.ln()),
         0.5 * ((-2f64).exp() - 1.0 + 2.0),

@@ -4,9 +4,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use calm_fixtures::{Fixture, FixtureError, Weights, assert_close, gradient_sizes, values};
-use calm_likelihood_free::{
-    EnergyHead, EnergyHeadConfig, GenerativeHead, LatentTarget, energy_score,
-};
+use calm_likelihood_free::{EnergyHead, EnergyHeadConfig, GenerativeHead, energy_score};
 use calm_nn::{ConfigError, Cost, Draws, HostDraws, Init, RandomStream, Replay};
 
 /// A small configuration in which no two sizes are equal.
@@ -68,8 +66,8 @@ fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
     Tensor::<1>::from_floats(values.as_slice(), device).reshape(shape)
 }
 
-fn target(device: &Device) -> LatentTarget {
-    LatentTarget {
+fn target(device: &Device) -> calm_nn::Posterior {
+    calm_nn::Posterior {
         mean: tensor([3, 6], 1, device),
         log_std: tensor([3, 6], 2, device) * 0.3,
     }
@@ -165,7 +163,7 @@ fn draws_of_the_target_are_mean_plus_scaled_noise() {
     let device = Device::flex();
     let target = target(&device);
     let eps = RandomStream::new(5).normal(2 * 18);
-    let drawn = values(target.sample(2, &mut Replay::new([eps.clone()])));
+    let drawn = values(target.samples(2, &mut Replay::new([eps.clone()])));
     let (mean, log_std) = (values(target.mean), values(target.log_std));
     for (i, value) in drawn.iter().enumerate() {
         let expected = mean[i % 18] + log_std[i % 18].exp() * f64::from(eps[i]);

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use calm_likelihood_free::{GenerativeHead, LatentTarget};
+use calm_likelihood_free::GenerativeHead;
 use calm_nn::HostDraws;
 use calm_nn::chunk_tensor;
 
@@ -39,7 +39,7 @@ fn every_chunk_but_the_last_predicts_the_next() {
             log_std.push(posterior.log_std);
         }
     }
-    let target = LatentTarget {
+    let target = calm_nn::Posterior {
         mean: Tensor::cat(mean, 0),
         log_std: Tensor::cat(log_std, 0),
     };
