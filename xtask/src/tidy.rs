@@ -12,11 +12,12 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("calm-alloc", 0),
-    ("calm-data", 0),
-    ("calm-report", 0),
+    ("calm-files", 0),
     ("calm-kernels", 0),
+    ("calm-data", 1),
+    ("calm-report", 1),
     ("calm-nn", 1),
     ("calm-autoencoder", 2),
     ("calm-backbone", 2),
@@ -30,7 +31,7 @@ const LAYERS: [(&str, u8); 14] = [
 ];
 
 /// Low crates that touch files, and that link no tensor library.
-const DATA_CRATES: [&str; 2] = ["calm-data", "calm-report"];
+const DATA_CRATES: [&str; 3] = ["calm-files", "calm-data", "calm-report"];
 
 /// Burn's executors and their kernel language, for calm-kernels alone.
 const KERNEL_LIBRARIES: [&str; 3] = ["burn-flex", "burn-cubecl", "cubecl"];

@@ -2,7 +2,7 @@
 //! split.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use crate::cache::{CacheDir, create_directory};
 use crate::corpus::{BadLinePolicy, Corpus, Stretch};
 use crate::error::{Error, Result};
-use crate::files::{hex, parent_of, persist};
+use crate::files::{hash_into, hex};
 use crate::split::{Part, Split};
 use crate::store_header::{FORMAT_VERSION, HEADER_BYTES, Header};
 use crate::tokenizer::Tokenizer;
@@ -286,12 +286,11 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(path: &'a Path, tokenizer: &'a Tokenizer) -> Result<Self> {
-        let directory = parent_of(path);
         let create = || -> io::Result<(NamedTempFile, [Stream; 3])> {
-            let mut file = NamedTempFile::new_in(directory)?;
+            let mut file = calm_files::beside(path)?;
             file.write_all(&[0; HEADER_BYTES])?;
             let train = Stream::new(file.as_file().try_clone()?);
-            let nameless = || tempfile::tempfile_in(directory).map(Stream::new);
+            let nameless = || tempfile::tempfile_in(calm_files::parent(path)).map(Stream::new);
             Ok((file, [train, nameless()?, nameless()?]))
         };
         let (file, parts) = create().map_err(Error::io("create a file beside", path))?;
@@ -359,8 +358,9 @@ impl<'a> Builder<'a> {
             fingerprint: digest_of(tokenizer.fingerprint()),
             body: [0; 32],
         };
-        let file = join(file, parts, &mut header).map_err(Error::io("write", path))?;
-        persist(file, path)
+        join(file, parts, &mut header)
+            .and_then(|file| calm_files::persist(file, path))
+            .map_err(Error::io("write", path))
     }
 }
 
@@ -378,25 +378,12 @@ fn join(
     for part in [validation, test] {
         let mut ids = into_inner(part.writer)?;
         ids.seek(SeekFrom::Start(0))?;
-        hash_into(&mut ids, &mut all, &mut hasher)?;
+        hash_into(&mut ids, &mut all, &mut hasher, &mut |_| ())?;
     }
     header.body = hasher.finalize().into();
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header.to_bytes())?;
     Ok(file)
-}
-
-/// Copies `reader` to `writer`, through `hasher`.
-fn hash_into(reader: &mut File, writer: &mut File, hasher: &mut Sha256) -> io::Result<()> {
-    let mut block = vec![0; 1 << 17];
-    loop {
-        let n = reader.read(&mut block)?;
-        if n == 0 {
-            return Ok(());
-        }
-        hasher.update(&block[..n]);
-        writer.write_all(&block[..n])?;
-    }
 }
 
 /// The 32 bytes of a fingerprint's 64 hexadecimal digits.

@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use crate::error::{Error, Result};
-use crate::files::{hex, write_atomic};
+use crate::files::hex;
 
 /// The end-of-text token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -165,7 +165,7 @@ impl Tokenizer {
     /// [`Error::Io`]; the old file, if any, is then untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(failed("serialize"))?;
-        write_atomic(path, json.as_bytes())
+        calm_files::write_atomic(path, json.as_bytes()).map_err(Error::io("write", path))
     }
 
     /// Token ids of `text`; no special tokens are added.

