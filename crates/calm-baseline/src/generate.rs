@@ -1,6 +1,7 @@
 //! Plain cached decoding: one forward pass per token.
 
 use burn::tensor::{Device, Tensor};
+use calm_kernels::ArgmaxTable;
 use calm_nn::{Decoding, Limits, PromptError, RandomStream, Stop, mix};
 
 use crate::{TokenModel, TokenSampler};
@@ -11,6 +12,8 @@ pub struct TokenGenerator<'a> {
     model: &'a TokenModel,
     decoding: Decoding<'a, TokenModel>,
     sampler: TokenSampler,
+    /// At temperature 0.
+    greedy: Option<ArgmaxTable>,
     /// One stream per text, so that a text does not depend on its neighbours.
     random: Vec<RandomStream>,
 }
@@ -32,6 +35,7 @@ impl<'a> TokenGenerator<'a> {
             model,
             decoding: Decoding::new(model, limits, prompts, device)?,
             sampler,
+            greedy: sampler.is_greedy().then(|| model.greedy_table()),
             random: (0..prompts.len())
                 .map(|row| RandomStream::new(mix(seed, row as u64)))
                 .collect(),
@@ -41,12 +45,15 @@ impl<'a> TokenGenerator<'a> {
     /// Draws the next token of every text and returns what belongs to each: nothing for those
     /// that have ended.
     pub fn step(&mut self) -> Vec<Vec<u32>> {
-        let logits = read_rows(self.model.logits(self.decoding.hidden()));
-        let drawn: Vec<Vec<u32>> = logits
-            .iter()
-            .zip(&mut self.random)
-            .map(|(row, random)| vec![self.sampler.draw(row, random)])
-            .collect();
+        let hidden = self.decoding.hidden();
+        let drawn = match &self.greedy {
+            Some(table) => best_tokens(table, hidden),
+            None => {
+                let logits = read(self.model.logits(hidden));
+                self.sampler.draw_rows(logits, &mut self.random)
+            }
+        };
+        let drawn: Vec<Vec<u32>> = drawn.into_iter().map(|token| vec![token]).collect();
         self.decoding.push(&drawn)
     }
 
@@ -77,9 +84,24 @@ impl<'a> TokenGenerator<'a> {
     }
 }
 
+/// The most likely token after each hidden state `[rows, d]`.
+pub(crate) fn best_tokens(table: &ArgmaxTable, hidden: Tensor<2>) -> Vec<u32> {
+    table.search(hidden).into_data().iter::<u32>().collect()
+}
+
+/// A matrix on the host.
+fn read(matrix: Tensor<2>) -> Vec<f32> {
+    let values = matrix.into_data().convert::<f32>();
+    values
+        .try_into_vec()
+        .expect("what was converted to f32 is f32")
+}
+
 /// A matrix on the host, row by row.
 pub(crate) fn read_rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
     let [_, width] = matrix.dims();
-    let values: Vec<f32> = matrix.into_data().iter::<f32>().collect();
-    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
+    read(matrix)
+        .chunks_exact(width)
+        .map(<[f32]>::to_vec)
+        .collect()
 }

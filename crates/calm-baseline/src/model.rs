@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use calm_kernels::{Projection, cross_entropy};
+use calm_kernels::{ArgmaxTable, Projection, cross_entropy};
 use calm_nn::{CachedModel, KvCache, Transformer, linear};
 
 /// A LLaMA-style token language model on the blocks that the CALM backbone uses.
@@ -40,6 +40,14 @@ impl TokenModel {
                 calm_kernels::linear(hidden, table.transpose(), None)
             }
         }
+    }
+
+    /// The output layer prepared for the search of the most likely token, which makes no scores.
+    pub fn greedy_table(&self) -> ArgmaxTable {
+        ArgmaxTable::new(match &self.output {
+            Some(output) => output.weight.val().transpose(),
+            None => self.embedding.weight.val(),
+        })
     }
 
     /// Mean cross-entropy, in nats, of every token of the windows but the first.

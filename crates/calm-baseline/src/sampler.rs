@@ -1,5 +1,6 @@
 //! Temperature, top-k and top-p.
 
+use calm_kernels::{boltzmann_weights, draw_softmax};
 use calm_nn::RandomStream;
 use thiserror::Error;
 
@@ -64,69 +65,112 @@ impl TokenSampler {
         }
     }
 
+    /// Whether the most likely token is taken always.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+
     /// The temperature.
     pub fn temperature(&self) -> f64 {
         self.temperature
     }
 
-    /// Probabilities of all tokens, `logits.len()` of them, summing to 1.
+    /// Probabilities of all tokens, `logits.len()` of them, summing to 1. They come from weights in
+    /// f32, `exp((logit - largest) / T)`, the same that [`TokenSampler::draw`] draws from.
     pub fn distribution(&self, logits: &[f32]) -> Vec<f64> {
-        if self.temperature == 0.0 {
+        if self.is_greedy() {
             let mut one = vec![0.0; logits.len()];
             one[argmax(logits)] = 1.0;
             return one;
         }
-        let highest = f64::from(logits[argmax(logits)]);
-        let mut p: Vec<f64> = logits
-            .iter()
-            .map(|&x| ((f64::from(x) - highest) / self.temperature).exp())
-            .collect();
-        if self.top_k.is_some() || self.top_p.is_some() {
-            self.cut(&mut p);
-        }
-        let total: f64 = p.iter().sum();
-        p.iter_mut().for_each(|p| *p /= total);
-        p
+        let mut weights = logits.to_vec();
+        boltzmann_weights(&mut weights, self.inverse_temperature());
+        self.cut(&mut weights);
+        let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+        weights.iter().map(|&w| f64::from(w) / total).collect()
     }
 
-    /// Sets what top-k and top-p leave out to 0; `weights` need not sum to 1.
-    fn cut(&self, weights: &mut [f64]) {
-        let descending =
+    fn inverse_temperature(&self) -> f32 {
+        (1.0 / self.temperature) as f32
+    }
+
+    fn is_cut(&self) -> bool {
+        self.top_k.is_some() || self.top_p.is_some_and(|share| share < 1.0)
+    }
+
+    /// Sets what top-k and top-p leave out to 0.
+    fn cut(&self, weights: &mut [f32]) {
+        if !self.is_cut() {
+            return;
+        }
+        let kept = self.kept(weights);
+        let kept: Vec<(usize, f32)> = kept.into_iter().map(|i| (i, weights[i])).collect();
+        weights.fill(0.0);
+        for (i, weight) in kept {
+            weights[i] = weight;
+        }
+    }
+
+    /// The tokens that top-k and top-p leave, heaviest first where top-p asks for an order.
+    fn kept(&self, weights: &[f32]) -> Vec<usize> {
+        let heavier =
             |&a: &usize, &b: &usize| weights[b].total_cmp(&weights[a]).then_with(|| a.cmp(&b));
         let mut order: Vec<usize> = (0..weights.len()).collect();
-        let k = self.top_k.unwrap_or(order.len()).min(order.len());
-        if k < order.len() {
-            order.select_nth_unstable_by(k - 1, descending);
+        if let Some(k) = self.top_k.filter(|&k| k < order.len()) {
+            order.select_nth_unstable_by(k - 1, heavier);
             order.truncate(k);
         }
-        let mut kept = order.len();
-        if let Some(share) = self.top_p {
-            order.sort_unstable_by(descending);
-            let total: f64 = order.iter().map(|&i| weights[i]).sum();
-            let mut sum = 0.0;
-            let reaches = |&i: &usize| {
-                sum += weights[i];
-                sum >= share * total
-            };
-            kept = order.iter().position(reaches).map_or(kept, |last| last + 1);
-        }
-        let mut left_out = vec![true; weights.len()];
-        for &i in &order[..kept] {
-            left_out[i] = false;
-        }
-        for (weight, out) in weights.iter_mut().zip(left_out) {
-            if out {
-                *weight = 0.0;
+        let Some(share) = self.top_p.filter(|&share| share < 1.0) else {
+            return order;
+        };
+        let total: f64 = order.iter().map(|&i| f64::from(weights[i])).sum();
+        // Few tokens hold most of the probability: only as many are put in order as are needed.
+        let (mut sorted, mut sum, mut next) = (0, 0.0, 64);
+        while sorted < order.len() {
+            let until = next.min(order.len());
+            if until < order.len() {
+                order[sorted..].select_nth_unstable_by(until - sorted - 1, heavier);
             }
+            order[sorted..until].sort_unstable_by(heavier);
+            for at in sorted..until {
+                sum += f64::from(weights[order[at]]);
+                if sum >= share * total {
+                    order.truncate(at + 1);
+                    return order;
+                }
+            }
+            (sorted, next) = (until, 4 * next);
         }
+        order
     }
 
     /// One token for the scores of one position.
     pub fn draw(&self, logits: &[f32], random: &mut RandomStream) -> u32 {
-        if self.temperature == 0.0 {
-            return argmax(logits) as u32;
+        self.draw_rows(logits.to_vec(), std::slice::from_mut(random))[0]
+    }
+
+    /// One token for each of several positions, each drawn with a number of its own stream.
+    ///
+    /// # Shapes
+    /// - logits: `[random.len(), V]`, row by row
+    pub fn draw_rows(&self, mut logits: Vec<f32>, random: &mut [RandomStream]) -> Vec<u32> {
+        let width = logits.len() / random.len().max(1);
+        if self.is_greedy() {
+            return logits.chunks(width).map(|row| argmax(row) as u32).collect();
         }
-        draw_from(&self.distribution(logits), random)
+        let uniforms: Vec<f64> = random.iter_mut().map(RandomStream::unit).collect();
+        let inverse = self.inverse_temperature();
+        if !self.is_cut() {
+            return draw_softmax(&mut logits, inverse, &uniforms);
+        }
+        let rows = logits.chunks_mut(width).zip(uniforms);
+        rows.map(|(row, uniform)| {
+            boltzmann_weights(row, inverse);
+            let kept = self.kept(row);
+            let weights: Vec<f64> = kept.iter().map(|&i| f64::from(row[i])).collect();
+            kept[index_at(&weights, uniform)] as u32
+        })
+        .collect()
     }
 }
 
@@ -143,8 +187,12 @@ fn argmax(logits: &[f32]) -> usize {
 
 /// One index by its weight; the weights need not sum to 1, and one of 0 is never drawn.
 pub(crate) fn draw_from(weights: &[f64], random: &mut RandomStream) -> u32 {
-    let total: f64 = weights.iter().sum();
-    let mut left = random.unit() * total;
+    index_at(weights, random.unit()) as u32
+}
+
+/// The index at which the running sum of the weights passes `uniform` of their total.
+fn index_at(weights: &[f64], uniform: f64) -> usize {
+    let mut left = uniform * weights.iter().sum::<f64>();
     let mut last = 0;
     for (i, &weight) in weights.iter().enumerate() {
         if weight > 0.0 {
@@ -155,5 +203,5 @@ pub(crate) fn draw_from(weights: &[f64], random: &mut RandomStream) -> u32 {
             left -= weight;
         }
     }
-    last as u32
+    last
 }

@@ -4,10 +4,11 @@
 //! exactly the distribution of plain sampling from the target, whatever the drafter.
 
 use burn::tensor::Device;
+use calm_kernels::ArgmaxTable;
 use calm_nn::{CachedModel, KvCache, Limits, PromptError, RandomStream, Stop, chunk_tensor};
 
 use crate::draft::{Drafter, Proposal};
-use crate::generate::read_rows;
+use crate::generate::{best_tokens, read_rows};
 use crate::sampler::draw_from;
 use crate::{TokenModel, TokenSampler};
 
@@ -44,6 +45,8 @@ pub struct SpeculativeGenerator<'a, D> {
     model: &'a TokenModel,
     drafter: D,
     sampler: TokenSampler,
+    /// At temperature 0.
+    greedy: Option<ArgmaxTable>,
     limits: Limits,
     /// Tokens proposed per pass.
     lookahead: usize,
@@ -82,6 +85,7 @@ impl<'a, D: Drafter> SpeculativeGenerator<'a, D> {
             model,
             drafter,
             sampler,
+            greedy: sampler.is_greedy().then(|| model.greedy_table()),
             limits,
             lookahead,
             device,
@@ -157,7 +161,17 @@ impl<'a, D: Drafter> SpeculativeGenerator<'a, D> {
             .collect();
         let tokens = chunk_tensor(&read, 1, 1, self.device);
         let hidden = self.model.step(tokens, &[0], &mut self.cache);
-        let rows = read_rows(self.model.logits(hidden.squeeze_dim::<2>(0)));
+        let hidden = hidden.squeeze_dim::<2>(0);
+        if let Some(table) = &self.greedy {
+            let best = best_tokens(table, hidden);
+            let stand = proposals
+                .iter()
+                .zip(&best)
+                .take_while(|(p, best)| p.token == **best);
+            let stand = stand.count();
+            return (stand, best[stand]);
+        }
+        let rows = read_rows(self.model.logits(hidden));
         for (i, (proposal, row)) in proposals.iter().zip(&rows).enumerate() {
             let mut p = self.sampler.distribution(row);
             let x = proposal.token as usize;

@@ -24,6 +24,7 @@ mod linear;
 mod norm;
 mod philox;
 mod rope;
+mod sampling;
 
 pub use activation::{silu, silu_add, silu_gate, silu_gate_packed};
 pub use adamw::{AdamW, sum_of_squares};
@@ -35,6 +36,7 @@ pub use linear::{MatmulPrecision, linear, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;
+pub use sampling::{boltzmann_weights, draw, draw_softmax};
 
 /// Plain tensor versions of all operations.
 pub mod reference {

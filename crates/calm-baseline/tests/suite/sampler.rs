@@ -103,3 +103,80 @@ proptest! {
         }
     }
 }
+
+/// A long tail over several blocks of the kernel: 40,000 draws in rows of 64 against the stated
+/// distribution, tokens with less than 10 expected draws taken together. The thresholds are passed
+/// by chance once in a million.
+#[test]
+fn draws_of_a_batch_follow_the_distribution_with_every_rule() {
+    let logits: Vec<f32> = (0..900)
+        .map(|i| -(1.0 + (i * 7 % 900) as f32).ln() * 1.1)
+        .collect();
+    for (temperature, top_k, top_p) in [
+        (1.0, None, None),
+        (0.7, None, Some(0.8)),
+        (1.3, Some(40), None),
+        (1.0, Some(300), Some(0.95)),
+    ] {
+        let sampler = sampler(temperature, top_k, top_p);
+        let p = sampler.distribution(&logits);
+        let mut streams: Vec<RandomStream> = (0..64).map(RandomStream::new).collect();
+        let mut counts = vec![0usize; p.len()];
+        let draws = 40_000 / 64 * 64;
+        for _ in 0..draws / 64 {
+            for token in sampler.draw_rows(logits.repeat(64), &mut streams) {
+                counts[token as usize] += 1;
+            }
+        }
+        let (mut square, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
+        for (&count, &p) in counts.iter().zip(&p) {
+            let expected = p * draws as f64;
+            if p == 0.0 {
+                assert_eq!(count, 0);
+            } else if expected < 10.0 {
+                rare = (rare.0 + count as f64, rare.1 + expected);
+            } else {
+                square += (count as f64 - expected).powi(2) / expected;
+                cells += 1.0;
+            }
+        }
+        if rare.1 > 0.0 {
+            square += (rare.0 - rare.1).powi(2) / rare.1;
+            cells += 1.0;
+        }
+        // Wilson and Hilferty: chi-square / df is near 1 + 4.75 deviations only once in a million.
+        let df: f64 = cells - 1.0;
+        let bound = df * (1.0 - 2.0 / (9.0 * df) + 4.75 * (2.0 / (9.0 * df)).sqrt()).powi(3);
+        assert!(
+            square < bound,
+            "{temperature} {top_k:?} {top_p:?}: {square} of {bound}"
+        );
+    }
+}
+
+/// Only as many tokens are put in order as top-p needs; what is kept is what a full sort keeps.
+#[test]
+fn top_p_keeps_what_a_full_sort_keeps() {
+    let mut random = RandomStream::new(3);
+    for spread in [0.01, 1.0, 6.0] {
+        let logits: Vec<f32> = (0..1500).map(|_| spread * random.unit() as f32).collect();
+        let all = sampler(1.0, None, None).distribution(&logits);
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| all[b].total_cmp(&all[a]).then(a.cmp(&b)));
+        for share in [0.02, 0.3, 0.9, 0.999] {
+            let mut sum = 0.0;
+            let needed = order.iter().position(|&i| {
+                sum += all[i];
+                sum >= share
+            });
+            let needed = needed.unwrap() + 1;
+            let found = sampler(1.0, None, Some(share)).distribution(&logits);
+            let kept = found.iter().filter(|&&p| p > 0.0).count();
+            assert!(
+                kept.abs_diff(needed) <= 1,
+                "{spread} {share}: {kept} of {needed}"
+            );
+            assert!(order[..kept].iter().all(|&i| found[i] > 0.0));
+        }
+    }
+}
