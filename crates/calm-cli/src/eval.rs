@@ -89,6 +89,8 @@ impl From<&BrierReport> for Scores {
 struct Record {
     corpus: Vec<String>,
     part: TextPart,
+    /// Whether the corpus is the very text that the model was trained on a part of.
+    of_training_text: bool,
     /// How the corpus was split; none where all of it was scored.
     split: Option<Split>,
     #[serde(flatten)]
@@ -137,23 +139,28 @@ pub fn run(args: Args) -> Result<()> {
             bad_lines: BadLinePolicy::Fatal,
         },
     };
-    let split = match args.unseen {
-        true => None,
-        false => Some(split_of(&checkpoint, args.test_fraction)?),
+    let own = match args.unseen {
+        true => Split::all_test(),
+        false => split_of(&checkpoint)?,
+    };
+    let split = match args.test_fraction {
+        Some(fraction) => own.with_test_fraction(fraction)?,
+        None => own.clone(),
     };
     if !args.corpus.is_empty() {
         data.corpus.clone_from(&args.corpus);
     }
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
-    let all = Split::all_test();
-    let store = token_store(
-        &data,
-        split.as_ref().unwrap_or(&all),
-        checkpoint.tokenizer(),
-        &cache,
-        &mut |event| progress.show(event),
-    )?;
+    let mut open = |split: &Split| {
+        let tokenizer = checkpoint.tokenizer();
+        token_store(&data, split, tokenizer, &cache, &mut |e| progress.show(e))
+    };
+    let store = open(&split)?;
+    let content = match split == own {
+        true => store.content(),
+        false => open(&own)?.content(),
+    };
     let eval = EvalConfig {
         windows: args.windows,
         draws: args.draws,
@@ -220,12 +227,12 @@ pub fn run(args: Args) -> Result<()> {
     };
     let record = Record {
         corpus: data.corpus,
-        part: if split.is_some() {
-            TextPart::Test
-        } else {
-            TextPart::WholeUnseen
+        part: match args.unseen {
+            true => TextPart::WholeUnseen,
+            false => TextPart::Test,
         },
-        split,
+        of_training_text: checkpoint.text() == Some(&content),
+        split: (!args.unseen).then_some(split),
         model,
         window_tokens,
         windows: of,
@@ -240,9 +247,8 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The split that the checkpoint's text was trained under, with a smaller test part where one is
-/// asked for.
-fn split_of(checkpoint: &AnyCheckpoint, test_fraction: Option<f64>) -> Result<Split> {
+/// The split of the text that the checkpoint was trained on.
+fn split_of(checkpoint: &AnyCheckpoint) -> Result<Split> {
     let Some(split) = checkpoint.split() else {
         return Err(CliError::Usage(format!(
             "{}: the checkpoint doesn't say how its text was split, so any text may have been \
@@ -251,10 +257,7 @@ fn split_of(checkpoint: &AnyCheckpoint, test_fraction: Option<f64>) -> Result<Sp
         )));
     };
     split.validate()?;
-    Ok(match test_fraction {
-        Some(fraction) => split.with_test_fraction(fraction)?,
-        None => split.clone(),
-    })
+    Ok(split.clone())
 }
 
 /// The figures as tables, and the protocol under them.
@@ -297,8 +300,13 @@ fn table(record: &Record) -> String {
     let corpus = record.corpus.join(" ");
     let text = match &record.split {
         Some(split) => format!(
-            "the test part, {:.1} % of {corpus}, held out in training",
-            100.0 * split.test_fraction
+            "the test part, {:.1} % of {corpus}, {}",
+            100.0 * split.test_fraction,
+            match record.of_training_text {
+                true => "held out in training",
+                false =>
+                    "which is not the text of training: what of it was trained on can't be told",
+            }
         ),
         None => format!("all of {corpus}, given as unseen; unigram of the same text"),
     };

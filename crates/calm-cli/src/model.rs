@@ -54,6 +54,13 @@ impl AnyCheckpoint {
         }
     }
 
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Calm(checkpoint) => checkpoint.text(),
+            Self::Baseline(checkpoint) => checkpoint.text(),
+        }
+    }
+
     pub fn directory(&self) -> &Path {
         match self {
             Self::Calm(checkpoint) => checkpoint.directory(),

@@ -205,6 +205,12 @@ impl TokenStore {
         &self.key
     }
 
+    /// Identifies the ids of all parts, as 64 hexadecimal digits: the same for the same text,
+    /// tokenizer and split, wherever the files lie.
+    pub fn content(&self) -> String {
+        hex(&self.header.body)
+    }
+
     /// Number of ids of that tokenizer: every id is below it.
     pub fn vocab_size(&self) -> usize {
         self.header.vocab_size as usize

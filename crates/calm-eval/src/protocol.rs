@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Windows of held-out text, evenly spread over it.
+    /// Windows of the text to score, evenly spread over it.
     pub windows: usize,
     /// Independent draws per start; all pairs are used.
     pub draws: usize,
@@ -46,7 +46,7 @@ pub enum EvalError {
     },
     /// A standard error needs two windows.
     #[error(
-        "{available} windows of {window} held-out tokens, of which {asked} were asked for; a standard error needs at least 2"
+        "{available} windows of {window} tokens in the part to score, of which {asked} were asked for; a standard error needs at least 2: use more text, or a larger share (data.validation_fraction, data.test_fraction)"
     )]
     TooFewWindows {
         /// What the text has.

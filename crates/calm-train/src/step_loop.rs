@@ -266,7 +266,7 @@ pub(crate) fn run_stage<T: StageTask>(
             run.history.sync()?;
             let path = run.directory.checkpoint(stage, step);
             let writer = task.checkpoint(&model, &path, run.tokenizer)?;
-            let writer = writer.with_split(experiment.data.split());
+            let writer = writer.with_text(experiment.data.split(), run.store.content());
             optimizer
                 .save(writer.path(OPTIM))
                 .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;

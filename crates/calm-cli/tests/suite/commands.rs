@@ -211,6 +211,7 @@ fn a_checkpoint_is_scored_on_what_it_held_out_or_not_at_all() {
     success(&eval(&["--run", "run"]));
     let of_run = record();
     assert_eq!(of_run["part"], "test");
+    assert_eq!(of_run["of_training_text"], true);
     assert_eq!(of_run["split"]["test_fraction"], 0.15);
     // The same text and the same scores, without the run.
     let alone = ["--model", checkpoint, "--corpus", "text.txt"];
@@ -224,7 +225,19 @@ fn a_checkpoint_is_scored_on_what_it_held_out_or_not_at_all() {
         assert!(message.contains("0.3 is more than the 0.15"), "{message}");
     }
     let printed = success(&with(&["--test-fraction", "0.1"]));
-    assert!(printed.contains("10.0 % of text.txt"), "{printed}");
+    let expected = "10.0 % of text.txt, held out in training";
+    assert!(printed.contains(expected), "{printed}");
+
+    // Of half of the text the last part was trained on: no figure goes by as held out.
+    let text = std::fs::read_to_string(place.path("text.txt")).unwrap();
+    std::fs::write(place.path("half.txt"), &text[..text.len() / 2]).unwrap();
+    let printed = success(&eval(&["--model", checkpoint, "--corpus", "half.txt"]));
+    assert!(printed.contains("not the text of training"), "{printed}");
+    assert_eq!(record()["of_training_text"], false);
+    // A copy is the same text.
+    std::fs::write(place.path("copy.txt"), &text).unwrap();
+    success(&eval(&["--model", checkpoint, "--corpus", "copy.txt"]));
+    assert_eq!(record()["of_training_text"], true);
 
     // A text of the user's own is scored whole, on the user's word.
     let printed = success(&with(&["--unseen"]));

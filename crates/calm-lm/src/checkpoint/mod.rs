@@ -94,6 +94,9 @@ struct Manifest {
     /// How the text was split that the model was trained on; absent where nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     split: Option<Split>,
+    /// [`calm_data::TokenStore::content`] of that text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
     files: BTreeMap<String, FileEntry>,
 }
 

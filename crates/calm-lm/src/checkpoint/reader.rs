@@ -30,6 +30,7 @@ pub struct CheckpointOf<C> {
     config: C,
     tokenizer: Tokenizer,
     split: Option<Split>,
+    text: Option<String>,
 }
 
 /// What the checkpoint in `directory` holds, by its manifest alone.
@@ -85,6 +86,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
             config,
             tokenizer,
             split: manifest.split,
+            text: manifest.text,
         })
     }
 
@@ -102,6 +104,12 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
     /// say. Under this split, and only under it, the test part of that text was never seen.
     pub fn split(&self) -> Option<&Split> {
         self.split.as_ref()
+    }
+
+    /// [`calm_data::TokenStore::content`] of the text that the model was trained on, if the
+    /// checkpoint says.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// The directory.

@@ -26,6 +26,7 @@ pub struct CheckpointWriter {
     kind: Kind,
     fingerprint: String,
     split: Option<Split>,
+    text: Option<String>,
 }
 
 impl CheckpointWriter {
@@ -50,16 +51,19 @@ impl CheckpointWriter {
             kind: C::KIND,
             fingerprint: tokenizer.fingerprint().to_owned(),
             split: None,
+            text: None,
         };
         writer.write_json(CONFIG, config)?;
         tokenizer.save(&writer.path(TOKENIZER))?;
         Ok(writer)
     }
 
-    /// The same, with the split of the text that the model is trained on.
-    pub fn with_split(self, split: Split) -> Self {
+    /// The same, with the split of the text that the model is trained on, and the text's
+    /// [`calm_data::TokenStore::content`].
+    pub fn with_text(self, split: Split, text: String) -> Self {
         Self {
             split: Some(split),
+            text: Some(text),
             ..self
         }
     }
@@ -139,6 +143,7 @@ impl CheckpointWriter {
             kind: self.kind,
             tokenizer_fingerprint: self.fingerprint.clone(),
             split: self.split.clone(),
+            text: self.text.clone(),
             files,
         };
         self.write_json(MANIFEST, &manifest)?;

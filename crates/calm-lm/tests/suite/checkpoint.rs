@@ -24,7 +24,7 @@ fn write(target: &Path) -> calm_lm::CalmModel {
     let (config, model) = lively(2, &Device::flex());
     let writer = CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat "))
         .unwrap()
-        .with_split(split());
+        .with_text(split(), "abc".to_owned());
     writer.write_autoencoder(&model.autoencoder).unwrap();
     writer.write_language_model(&model.language_model).unwrap();
     writer.write_json("state.json", &vec![1, 2, 3]).unwrap();
@@ -61,6 +61,7 @@ fn what_is_written_is_read_bit_for_bit() {
         [1, 2, 3]
     );
     assert_eq!(checkpoint.split(), Some(&split()));
+    assert_eq!(checkpoint.text(), Some("abc"));
 }
 
 #[test]
