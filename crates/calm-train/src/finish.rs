@@ -199,7 +199,8 @@ fn scores(report: &BrierReport) -> ModelSummary {
 impl Run<'_> {
     /// Tells how far the final evaluation is and says whether to go on.
     fn go_on_scoring(&self, done: usize, observe: Observer<'_>) -> bool {
-        let of = self.experiment.eval.windows;
+        let available = self.store.test().len() / self.experiment.model.window;
+        let of = self.experiment.eval.windows.min(available);
         observe(Event::Scoring { done, of });
         !self.interrupt.load(Ordering::SeqCst)
     }

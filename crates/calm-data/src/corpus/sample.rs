@@ -18,7 +18,7 @@ pub struct Sample {
 
 impl Corpus {
     /// About `limit` bytes of the training part, evenly spread over the files; all of it where
-    /// these have no more. `on_progress` is called with the bytes of the files read so far, and
+    /// it has no more. `on_progress` is called with the bytes of the files read so far, and
     /// with those in all.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Corpus {
             sample.of += bytes;
             // As much of the limit as of the files.
             let due = limit as f64 * (read as f64 / total as f64);
-            if total <= limit || (sample.bytes as f64) < due {
+            if (sample.bytes as f64) < due {
                 sample.bytes += bytes;
                 sample.texts.push(stretch.text);
             }

@@ -252,4 +252,18 @@ fn a_sample_is_all_of_a_small_text_and_evenly_spread_over_a_large_one() {
         quarters[4 * at / train.len()] += text.len();
     }
     assert!(quarters.iter().all(|&bytes| bytes > 60_000), "{quarters:?}");
+    // The limit is on text: a compressed file is smaller than what it holds.
+    let lines: String = (0..50_000)
+        .map(|i| format!("{{\"text\": \"record {i} of many\"}}\n"))
+        .collect();
+    let packed = zstd::encode_all(lines.as_bytes(), 3).unwrap();
+    let place = Place::new(&[]);
+    fs::write(place.directory.path().join("a.jsonl.zst"), &packed).unwrap();
+    let limit = 2 * packed.len() as u64;
+    let (cache, fatal) = (&place.cache, BadLinePolicy::Fatal);
+    let sample = place
+        .corpus()
+        .training_sample(cache, &split, fatal, limit, &mut |_, _| ())
+        .unwrap();
+    assert!(sample.of > 2 * limit && sample.bytes <= limit + 100);
 }
