@@ -65,10 +65,13 @@ impl Progress {
                 self.spin("merging pairs, {elapsed}");
             }
             Event::LittleText(split) => self.line(&format!(
-                "little text: of every document {:.1} % are for validation and {:.1} % for test, \
-                 at its end",
+                "little text: {:.1} % of it are for validation and {:.1} % for test{}",
                 100.0 * split.validation_fraction,
-                100.0 * split.test_fraction
+                100.0 * split.test_fraction,
+                match split.whole_below {
+                    0 => ", at the end of every document",
+                    _ => "",
+                }
             )),
             Event::Tokenizing(PrepareEvent::Damaged(error)) => {
                 self.line(&format!("{error}: it is made again"));

@@ -70,7 +70,7 @@ pub fn load(path: &Path) -> Result<Experiment> {
 ///
 /// A preset of the program is compared by its name, because the run may have been started with
 /// overrides; a file is compared key by key. Of a small text the vocabulary may have come out
-/// smaller than asked for, and the held-out parts larger and cut within every document.
+/// smaller than asked for, and the held-out parts larger and cut from every document.
 ///
 /// # Errors
 /// [`Error::ResumeDiffers`] with the first key that differs; else as [`resolve`].
@@ -94,7 +94,6 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
     };
     let (run, mut given) = (table(&run)?, table(&base)?);
     assign(&mut given, overrides)?;
-    let all_cut = value_at(&run, "data.whole_below").as_integer() == Some(0);
     let mut keys = Vec::new();
     flatten("", &run, &mut keys);
     for key in keys {
@@ -102,9 +101,7 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
         let resolved = match key.as_str() {
             "model.vocab_size" => run.as_integer() < given.as_integer(),
             "data.whole_below" => run.as_integer() == Some(0),
-            "data.validation_fraction" | "data.test_fraction" => {
-                all_cut && run.as_float() > given.as_float()
-            }
+            "data.validation_fraction" | "data.test_fraction" => run.as_float() > given.as_float(),
             _ => false,
         };
         if run != given && !resolved {

@@ -186,10 +186,10 @@ impl Corpus {
         Ok(Stretches::new(pieces, split.clone()))
     }
 
-    /// The split that serves this corpus: the one asked for, unless the text is little. Where that
-    /// would leave a held-out part with less than half or more than twice its share, because works
-    /// are few, works of any length are cut (`whole_below` is 0); where a held-out part would have
-    /// fewer than `least_bytes`, its share is raised too, to a quarter at most.
+    /// The split that serves this corpus: the one asked for, unless the text is little. A held-out
+    /// part that would have fewer than `least_bytes` gets a larger share, a quarter at most; where
+    /// a part would still have less than a quarter or more than four times its share, because works
+    /// are few, works of any length are cut (`whole_below` is 0).
     ///
     /// Reads until each part has 1 MiB, at most the whole corpus.
     ///
@@ -203,7 +203,8 @@ impl Corpus {
         least_bytes: u64,
     ) -> Result<Split> {
         let enough = least_bytes.max(1 << 20);
-        let bytes = self.stretches(cache, split, policy)?.survey(enough)?;
+        let survey = |split: &Split| self.stretches(cache, split, policy)?.survey(enough);
+        let mut bytes = survey(split)?;
         if bytes.iter().all(|&bytes| bytes >= enough) {
             return Ok(split.clone());
         }
@@ -217,11 +218,14 @@ impl Corpus {
         if fitted.share(Part::Train) < split.share(Part::Train).min(0.5) {
             fitted = split.clone();
         }
+        if fitted != *split {
+            bytes = survey(&fitted)?;
+        }
         let fits = [Part::Validation, Part::Test].iter().all(|&part| {
-            let expected = split.share(part) * total;
-            (0.5 * expected..=2.0 * expected).contains(&(bytes[part as usize] as f64))
+            let expected = fitted.share(part) * total;
+            (0.25 * expected..=4.0 * expected).contains(&(bytes[part as usize] as f64))
         });
-        if !fits || fitted != *split {
+        if !fits {
             fitted.whole_below = 0;
         }
         Ok(fitted)

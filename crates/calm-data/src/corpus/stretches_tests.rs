@@ -209,6 +209,13 @@ fn few_or_short_texts_are_cut_within_and_give_more_to_the_held_out_parts() {
         fitted,
         "fitting again changes nothing"
     );
+    // Many short records are dealt by hash, to larger parts.
+    let many: String = (0..400)
+        .map(|i| format!("{{\"text\": \"record {i} of many, none of them long\"}}\n"))
+        .collect();
+    let fitted = Place::new(&[("a.jsonl", &many)]).fit(&asked, 3000);
+    assert_eq!(fitted.whole_below, asked.whole_below);
+    assert!((0.15..0.25).contains(&fitted.test_fraction), "{fitted:?}");
     let tiny = Place::new(&[("a.txt", &prose(2_000))]).fit(&asked, 3000);
     assert_eq!((tiny.validation_fraction, tiny.test_fraction), (0.25, 0.25));
 }
