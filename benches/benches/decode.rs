@@ -22,6 +22,7 @@ fn generate_64(bencher: Bencher, n: u32) {
         sampler,
         max_tokens: 64,
         end_of_text: u32::MAX,
+        lead_in: &[],
         seed: 1,
     };
     bencher.counter(ItemsCount::new(64usize)).bench_local(|| {

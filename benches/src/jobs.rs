@@ -229,6 +229,7 @@ fn generation(device: &Device, n: u32) -> Box<dyn FnMut() + Send> {
         sampler,
         max_tokens: NEW,
         end_of_text: u32::MAX,
+        lead_in: &[],
         seed: 1,
     };
     Box::new(move || {

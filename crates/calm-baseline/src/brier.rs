@@ -2,12 +2,9 @@
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use calm_nn::{Branches, CachedModel, Draws, KvCache, chunk_tensor};
+use calm_nn::{Branches, CachedModel, Draws, KvCache, MAX_N, chunk_tensor};
 
 use crate::TokenModel;
-
-/// Longest n-gram scored.
-pub const MAX_N: usize = 4;
 
 /// Scores of one window.
 #[derive(Clone, Debug, Default, PartialEq)]

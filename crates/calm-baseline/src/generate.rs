@@ -33,7 +33,7 @@ impl<'a> TokenGenerator<'a> {
     ) -> Result<Self, PromptError> {
         Ok(Self {
             model,
-            decoding: Decoding::new(model, limits, prompts, device)?,
+            decoding: Decoding::new(model, limits, &[], prompts, device)?,
             sampler,
             greedy: sampler.is_greedy().then(|| model.greedy_table()),
             random: (0..prompts.len())

@@ -33,7 +33,7 @@ mod model;
 mod sampler;
 mod speculative;
 
-pub use brier::{MAX_N, WindowScores};
+pub use brier::WindowScores;
 pub use config::TokenModelConfig;
 pub use draft::{Drafter, ModelDrafter, PromptLookup, Proposal};
 pub use generate::TokenGenerator;

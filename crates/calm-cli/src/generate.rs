@@ -87,6 +87,7 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
         sampler,
         max_tokens: args.tokens,
         end_of_text: tokenizer.end_of_text(),
+        lead_in: checkpoint.lead_in(),
         seed: args.seed,
     };
     let mut generator = Generator::new(&model, checkpoint.config(), prompts, options, device)?;

@@ -9,9 +9,9 @@ use calm_baseline::TokenModelConfig;
 use calm_kernels::{causal_attention, fused, reference};
 use calm_nn::RandomStream;
 
-use crate::grid::SpeedConfig;
+use crate::record::Technique;
+use crate::spec::SpeedConfig;
 use crate::speed::median;
-use crate::techniques::Technique;
 
 /// Lengths at which attention is timed.
 const LENGTHS: [usize; 3] = [512, 1024, 2048];

@@ -14,11 +14,20 @@ use calm_train::{
     Options as TrainOptions, RunEnd, Stages, baseline_checkpoint, language_model_checkpoint, preset,
 };
 
-use crate::compare::{Judge, Options, Text};
-use crate::grid::{Cell, CellKind};
+use crate::grid::Grid;
 use crate::record::{CellRecord, CurvePoint, MadeWith};
+use crate::setting::{Options, Text};
+use crate::spec::{Cell, CellKind};
 use crate::{Error, Event, Result};
 use crate::{memory, speed};
+
+/// How cells are judged: protocol and text.
+pub(crate) struct Judge<'a> {
+    pub grid: &'a Grid,
+    /// How points of the learning curves are scored.
+    pub progress: EvalConfig,
+    pub text: &'a Text,
+}
 
 /// File of a cell's record in its directory.
 pub(crate) const RECORD: &str = "cell.json";

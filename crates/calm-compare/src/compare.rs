@@ -1,105 +1,20 @@
 //! The whole comparison: every cell, then what they say together.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
 
-use burn::tensor::Device;
-use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
-use calm_eval::EvalConfig;
-use calm_report::{RunDir, RunInfo, write_atomic};
+use calm_report::write_atomic;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::run_cell;
-use crate::grid::{Cell, CellKind, Grid, reference};
+use crate::cell::{Judge, run_cell};
+use crate::grid::{Grid, reference};
 use crate::loaded;
-use crate::record::{CellRecord, MadeWith};
-use crate::report::write;
-use crate::scaling::{Fit, FitError, Sample, fit};
-use crate::techniques::{Technique, techniques};
+use crate::record::{CellRecord, MadeWith, Technique};
+use crate::report::{Comparison, write};
+use crate::scaling::{Sample, fit};
+use crate::setting::{Observer, Options, Text};
+use crate::spec::{Cell, CellKind};
+use crate::techniques::techniques;
 use crate::{Error, Event, Result};
-
-/// Where and on what to compare.
-#[derive(Debug)]
-pub struct Options<'a> {
-    /// The directory of the comparison.
-    pub out: PathBuf,
-    /// The device, without autodiff.
-    pub device: &'a Device,
-    /// Its string, for the records.
-    pub device_name: &'a str,
-    /// Machine and program, for the records of the runs.
-    pub info: RunInfo,
-    /// Where corpora and token streams are kept.
-    pub cache: &'a CacheDir,
-    /// Set to true to finish the step, save and stop.
-    pub interrupt: &'a AtomicBool,
-}
-
-impl Options<'_> {
-    /// The directory of a cell's record, and of its run where it is trained here.
-    pub(crate) fn directory(&self, cell: &Cell) -> PathBuf {
-        self.out.join("cells").join(cell.name())
-    }
-
-    /// The run that holds a cell's model.
-    pub(crate) fn run(&self, cell: &Cell) -> Result<RunDir> {
-        Ok(match &cell.loaded {
-            Some(loaded) => RunDir::open(&loaded.run)?,
-            None => RunDir::open(self.directory(cell))?,
-        })
-    }
-}
-
-/// The text that all cells see.
-pub(crate) struct Text {
-    pub store: TokenStore,
-    /// How often each token occurs in the training text.
-    pub unigram: Vec<u64>,
-}
-
-/// How cells are judged: protocol and text.
-pub(crate) struct Judge<'a> {
-    pub grid: &'a Grid,
-    /// How points of the learning curves are scored.
-    pub progress: EvalConfig,
-    pub text: &'a Text,
-}
-
-impl Text {
-    fn prepare(cell: &Cell, options: &Options<'_>, observe: Observer<'_>) -> Result<Self> {
-        let data = &cell.experiment.data;
-        let vocab_size = cell.experiment.model.vocab_size;
-        let mut forward = |event: calm_train::Event<'_>| observe(Event::Train(event));
-        let tokenizer = match &cell.loaded {
-            Some(_) => {
-                Tokenizer::load(&options.run(cell)?.tokenizer()).map_err(calm_train::Error::from)?
-            }
-            None => calm_train::data::tokenizer(data, vocab_size, options.cache, &mut forward)?,
-        };
-        let (split, cache) = (data.split(), options.cache);
-        let store = calm_train::data::token_store(data, &split, &tokenizer, cache, &mut forward)?;
-        Ok(Self {
-            unigram: unigram(store.train(), tokenizer.vocab_size()),
-            store,
-        })
-    }
-}
-
-/// Receives events.
-type Observer<'a> = &'a mut dyn FnMut(Event<'_>);
-
-/// Everything that a comparison found.
-#[derive(Clone, Debug)]
-pub struct Comparison {
-    /// The grid.
-    pub grid: Grid,
-    /// A record for every cell, in the grid's order.
-    pub cells: Vec<CellRecord>,
-    /// The ways to be efficient, measured.
-    pub techniques: Vec<Technique>,
-    /// The scaling law over the learning curves of the CALMs; why not, where there is none.
-    pub scaling: std::result::Result<Fit, FitError>,
-}
 
 /// Laws drawn for the intervals of the scaling law.
 const BOOTSTRAP: usize = 200;

@@ -10,7 +10,7 @@ use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, ModelConfig};
 use calm_nn::{Limits, RandomStream, chunk_tensor};
 
-use crate::grid::SpeedConfig;
+use crate::spec::SpeedConfig;
 use crate::speed::NEVER;
 
 /// What a timed decoding gave.
@@ -129,6 +129,7 @@ impl Bench<'_> {
             sampler: BatchSampler::new(1.0, 1).expect("a temperature of 1 needs no pool"),
             max_tokens: self.speed.tokens,
             end_of_text: NEVER,
+            lead_in: &[],
             seed,
         };
         let prompts = [prompt.to_vec()];

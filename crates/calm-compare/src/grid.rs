@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use calm_baseline::MAX_N;
 use calm_eval::EvalConfig;
-use calm_train::{Experiment, preset};
+use calm_nn::MAX_N;
+use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
-use crate::loaded::{self, Loaded};
+use crate::loaded;
+use crate::spec::{Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
@@ -44,57 +45,6 @@ pub struct Grid {
     pub cells: Vec<CellConfig>,
 }
 
-/// One protocol for all: same windows, same positions, same held-out text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProtocolConfig {
-    /// Windows of held-out text.
-    pub windows: usize,
-    /// Positions scored: the multiples of this many tokens, a multiple of every K.
-    pub every: usize,
-    /// CALM: draws per position, all pairs used.
-    pub draws: usize,
-    /// Baseline: prefixes drawn per position, whose probabilities are exact.
-    pub token_draws: usize,
-    /// Seed of the draws.
-    pub seed: u64,
-}
-
-impl ProtocolConfig {
-    pub(crate) fn eval(&self, draws: usize) -> EvalConfig {
-        EvalConfig {
-            windows: self.windows,
-            draws,
-            every: self.every,
-            seed: self.seed,
-        }
-    }
-}
-
-/// How decoding is timed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpeedConfig {
-    /// Texts generated side by side.
-    pub batches: Vec<usize>,
-    /// Tokens of prompt, a multiple of every K.
-    pub prompt_tokens: usize,
-    /// Tokens generated per text, a multiple of every K.
-    pub tokens: usize,
-    /// Repetitions, of which the median counts.
-    pub repetitions: usize,
-}
-
-/// The kind of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CellKind {
-    /// A CALM, its autoencoder included.
-    Calm,
-    /// A token model.
-    Baseline,
-}
-
 /// One model of the grid, trained once for every seed, or loaded from a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,44 +67,6 @@ pub struct CellConfig {
     /// written into it, and it must stay where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-}
-
-/// One training: a cell with a seed, to be made or loaded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
-    /// Name of the cell without its seed.
-    pub model: String,
-    /// The kind.
-    pub kind: CellKind,
-    /// The seed.
-    pub seed: u64,
-    /// The whole experiment.
-    pub experiment: Experiment,
-    /// The run that it is loaded from, where it is not trained here.
-    pub loaded: Option<Loaded>,
-}
-
-impl Cell {
-    /// Name of its directory.
-    pub fn name(&self) -> String {
-        format!("{}-seed{}", self.model, self.seed)
-    }
-
-    /// Its name, and the run where it is loaded from one.
-    fn described(&self) -> String {
-        match &self.loaded {
-            Some(loaded) => format!("{} (run {})", self.name(), loaded.run),
-            None => self.name(),
-        }
-    }
-
-    /// Tokens per step, K; 1 for a token model.
-    pub fn chunk_size(&self) -> usize {
-        match self.kind {
-            CellKind::Calm => self.experiment.model.chunk_size,
-            CellKind::Baseline => 1,
-        }
-    }
 }
 
 impl Grid {
@@ -267,7 +179,7 @@ impl Grid {
                 )));
             }
             let seeds = cells.iter().find(|other| other.model == cell.model);
-            if let Some(other) = seeds.filter(|other| !loaded::alike(other, cell)) {
+            if let Some(other) = seeds.filter(|other| !alike(other, cell)) {
                 return Err(bad(format!(
                     "{name}: cells of one name differ in their seeds alone, and {} is another \
                      model; give it another name",

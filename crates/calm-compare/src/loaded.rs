@@ -3,24 +3,12 @@
 use std::path::Path;
 
 use calm_report::{Host, RunDir, RunInfo, Summary};
-use calm_train::{Experiment, TrainState, baseline_checkpoint, language_model_checkpoint, preset};
-use serde::{Deserialize, Serialize};
+use calm_train::{TrainState, baseline_checkpoint, language_model_checkpoint, preset};
 
-use crate::compare::{Options, Text};
-use crate::grid::{Cell, CellKind};
 use crate::record::same_machine;
+use crate::setting::{Options, Text};
+use crate::spec::{Cell, CellKind, Loaded};
 use crate::{Error, Result};
-
-/// The run that a cell was loaded from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Loaded {
-    /// Its directory, as the grid names it.
-    pub run: String,
-    /// When it began, by which another run in the same place is noticed.
-    pub started: String,
-    /// Revision of the source of the program that began it, where it is known.
-    pub git_revision: Option<String>,
-}
 
 /// The cell called `model` from the finished run in `run`.
 ///
@@ -62,36 +50,6 @@ pub(crate) fn read(model: &str, kind: CellKind, run: &str) -> Result<Cell> {
             git_revision: info.git_revision,
         }),
     })
-}
-
-/// Whether two cells differ in their seeds alone, as far as the trained model is concerned.
-pub(crate) fn alike(a: &Cell, b: &Cell) -> bool {
-    let trained = |cell: &Cell| {
-        let reference = &a.experiment;
-        let mut e: Experiment = cell.experiment.clone();
-        e.preset.clone_from(&reference.preset);
-        e.seed = reference.seed;
-        // Asked for in one, resolved in the other; both are compared with the text.
-        e.model.vocab_size = reference.model.vocab_size;
-        e.data.set_split(&reference.data.split());
-        e.eval = reference.eval;
-        e.progress_eval = reference.progress_eval;
-        e.samples = reference.samples.clone();
-        e.checkpoint = reference.checkpoint.clone();
-        match cell.kind {
-            CellKind::Calm => e.baseline = reference.baseline.clone(),
-            CellKind::Baseline => {
-                e.model = reference.model.clone();
-                e.autoencoder = reference.autoencoder.clone();
-                e.lm = reference.lm.clone();
-            }
-        }
-        for stage in [&mut e.autoencoder, &mut e.lm, &mut e.baseline.training] {
-            (stage.log_every, stage.eval_every, stage.checkpoint_every) = (1, 0, 1);
-        }
-        e
-    };
-    a.kind == b.kind && trained(a) == trained(b)
 }
 
 /// Refuses a loaded cell that can't stand beside the others: other text or vocabulary, another

@@ -5,8 +5,8 @@ use calm_report::format;
 use serde::Serialize;
 
 use crate::frontier::{Finding, Measured, Point, compare};
-use crate::grid::CellKind;
 use crate::record::{CellRecord, CurvePoint};
+use crate::spec::CellKind;
 
 /// One model of the grid over its seeds.
 pub(crate) struct Model<'a> {
@@ -275,8 +275,8 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grid::{ProtocolConfig, SpeedConfig};
     use crate::record::{MadeWith, Scores};
+    use crate::spec::{ProtocolConfig, SpeedConfig};
 
     /// A record with a point of the curve after each of these tokens, worth `brier_1`.
     fn cell(tokens: &[u64], brier_1: f64) -> CellRecord {

@@ -6,8 +6,7 @@ use calm_eval::BrierReport;
 use calm_report::Host;
 use serde::{Deserialize, Serialize};
 
-use crate::grid::{CellKind, ProtocolConfig, SpeedConfig};
-use crate::loaded::Loaded;
+use crate::spec::{CellKind, Loaded, ProtocolConfig, SpeedConfig};
 use crate::{Error, Result};
 
 /// Everything that was measured of one cell.
@@ -165,6 +164,35 @@ pub struct CurvePoint {
     pub brier_1_se: f64,
     /// The same of every window.
     pub window_brier_1: Vec<f64>,
+}
+
+/// One way to be efficient, at batch 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Technique {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub mechanism: String,
+    /// What is measured: tokens per second in decoding, or passes over a window per second.
+    pub unit: String,
+    /// The median of that.
+    pub rate: f64,
+    /// Median ratio to the row that it is compared with, the two timed one after the other.
+    pub ratio: f64,
+    /// Name of that row.
+    pub compared_with: String,
+    /// Passes of the model per 1,000 tokens.
+    pub steps_per_1000_tokens: Option<f64>,
+    /// Passes of the draft model per 1,000 tokens, in speculation by one.
+    pub draft_steps_per_1000_tokens: Option<f64>,
+    /// Share of the proposals accepted, in speculation.
+    pub acceptance: Option<f64>,
+    /// Key/value cache, bytes per token of context.
+    pub cache_bytes_per_token: Option<f64>,
+    /// Whose distribution the text has.
+    pub distribution: String,
+    /// What it does not do.
+    pub limit: String,
 }
 
 /// Decoding at one batch size: medians.

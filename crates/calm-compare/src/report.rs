@@ -6,15 +6,27 @@ use calm_report::{LineChart, Scale, Series, Table, escape, format, html_page, wr
 use serde::Serialize;
 
 use crate::Result;
-use crate::compare::Comparison;
 use crate::frontier::Point;
-use crate::grid::{CellKind, GRIDS, Grid};
+use crate::grid::{GRIDS, Grid};
 use crate::models::{Model, Verdict, models, sentence, verdicts};
 use crate::plan::Scaling;
-use crate::record::{CellRecord, to_csv};
+use crate::record::{CellRecord, Technique, to_csv};
 use crate::scaling::{Fit, FitError, Law};
+use crate::spec::CellKind;
 use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
-use crate::techniques::Technique;
+
+/// Everything that a comparison found.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The grid.
+    pub grid: Grid,
+    /// A record for every cell, in the grid's order.
+    pub cells: Vec<CellRecord>,
+    /// The ways to be efficient, measured.
+    pub techniques: Vec<Technique>,
+    /// The scaling law over the learning curves of the CALMs; why not, where there is none.
+    pub scaling: std::result::Result<Fit, FitError>,
+}
 
 /// The grid as it was compared, in the comparison's directory.
 const GRID: &str = "grid.toml";

@@ -8,8 +8,8 @@ use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, ModelConfig};
 use calm_nn::Limits;
 
-use crate::grid::SpeedConfig;
 use crate::record::SpeedRow;
+use crate::spec::SpeedConfig;
 
 /// No token: texts then end at their limit alone, so that every model makes as many tokens.
 pub(crate) const NEVER: u32 = u32::MAX;
@@ -38,6 +38,7 @@ pub(crate) fn calm(
             sampler,
             max_tokens: speed.tokens,
             end_of_text: NEVER,
+            lead_in: &[],
             seed,
         };
         let prompts = prompts(text, batch, speed.prompt_tokens);

@@ -3,8 +3,7 @@
 use calm_report::{Table, format};
 
 use crate::models::Model;
-use crate::record::{CellRecord, Scores, SpeedRow};
-use crate::techniques::Technique;
+use crate::record::{CellRecord, Scores, SpeedRow, Technique};
 
 pub(crate) fn scores_table(models: &[Model<'_>]) -> Table {
     let mut table = Table::new([

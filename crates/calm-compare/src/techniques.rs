@@ -7,44 +7,15 @@ use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, To
 use calm_lm::{CalmModel, ModelConfig};
 use calm_nn::Cost;
 use calm_train::{baseline_checkpoint, language_model_checkpoint};
-use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::attention::attention_rows;
-use crate::compare::{Options, Text};
 use crate::decoding::{Bench, Run};
-use crate::grid::{Cell, CellKind, Grid};
-use crate::record::CellRecord;
+use crate::grid::Grid;
+use crate::record::{CellRecord, Technique};
+use crate::setting::{Options, Text};
+use crate::spec::{Cell, CellKind};
 use crate::speed::median;
-
-/// One way to be efficient, at batch 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Technique {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub mechanism: String,
-    /// What is measured: tokens per second in decoding, or passes over a window per second.
-    pub unit: String,
-    /// The median of that.
-    pub rate: f64,
-    /// Median ratio to the row that it is compared with, the two timed one after the other.
-    pub ratio: f64,
-    /// Name of that row.
-    pub compared_with: String,
-    /// Passes of the model per 1,000 tokens.
-    pub steps_per_1000_tokens: Option<f64>,
-    /// Passes of the draft model per 1,000 tokens, in speculation by one.
-    pub draft_steps_per_1000_tokens: Option<f64>,
-    /// Share of the proposals accepted, in speculation.
-    pub acceptance: Option<f64>,
-    /// Key/value cache, bytes per token of context.
-    pub cache_bytes_per_token: Option<f64>,
-    /// Whose distribution the text has.
-    pub distribution: String,
-    /// What it does not do.
-    pub limit: String,
-}
 
 /// A CALM of the grid, loaded.
 struct LoadedCalm {

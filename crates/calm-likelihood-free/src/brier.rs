@@ -1,9 +1,6 @@
 //! BrierLM: the quality of a language model from samples alone.
 
-use calm_nn::Draws;
-
-/// Longest n-gram scored.
-pub const MAX_N: usize = 4;
+use calm_nn::{Draws, MAX_N};
 
 /// One scored start: the true next tokens and what the model drew instead.
 #[derive(Clone, Debug, PartialEq)]

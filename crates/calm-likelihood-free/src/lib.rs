@@ -24,8 +24,10 @@ mod energy_score;
 mod head;
 mod sampler;
 
+pub use calm_nn::MAX_N;
+
 pub use brier::{
-    BrierAccumulator, BrierEstimate, MAX_N, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
+    BrierAccumulator, BrierEstimate, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
 };
 pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};

@@ -11,13 +11,16 @@ use crate::{CalmModel, ModelConfig, Result};
 
 /// How to generate.
 #[derive(Clone, Copy, Debug)]
-pub struct GenerateOptions {
+pub struct GenerateOptions<'a> {
     /// The temperature sampler.
     pub sampler: BatchSampler,
     /// Tokens to generate at most, per prompt.
     pub max_tokens: usize,
-    /// The token that ends a text, and that fills the front of a prompt up to a whole chunk.
+    /// The token that ends a text.
     pub end_of_text: u32,
+    /// What is read in front of a prompt, [`CheckpointOf::lead_in`](crate::CheckpointOf::lead_in);
+    /// empty where it is not known (see [`Decoding::new`]).
+    pub lead_in: &'a [u32],
     /// Seed of all draws.
     pub seed: u64,
 }
@@ -43,7 +46,7 @@ impl<'a> Generator<'a> {
         model: &'a CalmModel,
         config: &ModelConfig,
         prompts: &[Vec<u32>],
-        options: GenerateOptions,
+        options: GenerateOptions<'_>,
         device: &'a Device,
     ) -> Result<Self> {
         let limits = Limits {
@@ -55,7 +58,7 @@ impl<'a> Generator<'a> {
         Ok(Self {
             model,
             decoder: model.autoencoder.greedy(),
-            decoding: Decoding::new(backbone, limits, prompts, device)?,
+            decoding: Decoding::new(backbone, limits, options.lead_in, prompts, device)?,
             sampler: options.sampler,
             draws: HostDraws::new(mix(options.seed, 1)),
             choice: RandomStream::new(mix(options.seed, 2)),

@@ -13,7 +13,7 @@
 //! let tokenizer = checkpoint.tokenizer();
 //! let options = GenerateOptions {
 //!     sampler: BatchSampler::new(0.5, 200)?, max_tokens: 64,
-//!     end_of_text: tokenizer.end_of_text(), seed: 1,
+//!     end_of_text: tokenizer.end_of_text(), lead_in: checkpoint.lead_in(), seed: 1,
 //! };
 //! let prompts = [tokenizer.encode("In the beginning")?];
 //! let texts = Generator::new(&model, checkpoint.config(), &prompts, options, &device)?.run();

@@ -188,6 +188,7 @@ fn the_same_draws_generate_the_same_text() {
             sampler,
             max_tokens: 12,
             end_of_text: 36,
+            lead_in: &[],
             seed: 2,
         };
         let prompts = [tokens(3), tokens(8)];

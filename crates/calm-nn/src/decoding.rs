@@ -92,17 +92,39 @@ pub struct Limits {
     pub window: usize,
     /// Tokens to generate at most, per prompt.
     pub max_tokens: usize,
-    /// The token that ends a text, and that fills the front of a prompt up to a whole chunk.
+    /// The token that ends a text.
     pub end_of_text: u32,
+}
+
+impl Limits {
+    /// What is read in front of a prompt of `length` tokens, so that both together are whole chunks.
+    ///
+    /// With a `lead_in` that is its last tokens, at least one: a prompt is then the beginning of a
+    /// text after the end of another, whatever its length, as the model has seen it in training.
+    /// (A prompt that fills the window has no room for more than what completes a chunk.) Without
+    /// one, where nothing is known of the training text, end-of-text is repeated as often as is
+    /// needed. A token model reads a prompt as it is, and end-of-text where it is empty.
+    fn front(&self, length: usize, k: usize, lead_in: &[u32]) -> Vec<u32> {
+        let needed = length.next_multiple_of(k) - length;
+        let whole = if needed == 0 { k } else { needed };
+        if k > 1 && lead_in.len() >= k && length + whole <= self.window {
+            return lead_in[lead_in.len() - whole..].to_vec();
+        }
+        let count = if length == 0 { k } else { needed };
+        match lead_in.len() {
+            known if known >= count => lead_in[known - count..].to_vec(),
+            _ => vec![self.end_of_text; count],
+        }
+    }
 }
 
 /// The contexts of a batch of texts and the cache over them.
 ///
 /// The caller draws the next chunk of every text from [`Decoding::hidden`] and hands it to
-/// [`Decoding::push`]. A prompt is filled at the *front* with end-of-text until it ends on a chunk
-/// boundary; documents begin anywhere in a chunk in training, so the model has seen this. Shorter
-/// prompts of a batch get whole filler chunks in front, which are masked. When the window is full,
-/// the context is rebuilt from its last half.
+/// [`Decoding::push`]. A prompt is filled at the *front* until it ends on a chunk boundary, with the
+/// end of another text (the lead-in) as in training, where documents begin anywhere in a chunk.
+/// Shorter prompts of a batch get whole filler chunks in front, which are masked. When the window is
+/// full, the context is rebuilt from its last half.
 #[derive(Debug)]
 pub struct Decoding<'a, M> {
     model: &'a M,
@@ -127,6 +149,8 @@ struct Row {
 
 impl<'a, M: CachedModel> Decoding<'a, M> {
     /// Reads the prompts (token ids; an empty one is allowed) and is ready for the first draw.
+    /// `lead_in` is how a text of the training stream ended, end-of-text included, at least K tokens;
+    /// empty where that is not known: end-of-text is then repeated, which no training has shown.
     ///
     /// # Errors
     /// A prompt longer than the window, or a token outside the vocabulary.
@@ -136,6 +160,7 @@ impl<'a, M: CachedModel> Decoding<'a, M> {
     pub fn new(
         model: &'a M,
         limits: Limits,
+        lead_in: &[u32],
         prompts: &[Vec<u32>],
         device: &'a Device,
     ) -> Result<Self, PromptError> {
@@ -144,14 +169,7 @@ impl<'a, M: CachedModel> Decoding<'a, M> {
         let mut rows = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             PromptError::check(prompt, limits.window, model.vocab_size())?;
-            let front = match prompt.len() % k {
-                0 if prompt.is_empty() => k,
-                0 => 0,
-                rest => k - rest,
-            };
-            let filled: Vec<u32> = std::iter::repeat_n(limits.end_of_text, front)
-                .chain(prompt.iter().copied())
-                .collect();
+            let filled = [&limits.front(prompt.len(), k, lead_in)[..], prompt].concat();
             rows.push(Row {
                 context: filled.chunks_exact(k).map(<[u32]>::to_vec).collect(),
                 generated: 0,

@@ -41,5 +41,5 @@ pub use layers::{LAYER_NORM_EPS, SwiGlu, layer_norm, linear, rms_norm};
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
-pub use traits::{ChunkDecoder, Cost};
+pub use traits::{ChunkDecoder, Cost, MAX_N};
 pub use transformer::{Block, Branches, Transformer, TransformerConfig};

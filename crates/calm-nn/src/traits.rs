@@ -2,6 +2,9 @@
 
 use burn::tensor::{Int, Tensor};
 
+/// Longest n-gram that a Brier score is taken of: BrierLM has n = 1 to 4.
+pub const MAX_N: usize = 4;
+
 /// What a part of a model costs; implemented by configurations, so that nothing has to be built.
 ///
 /// One FLOP count is `2 * MACs`. Norms, activations and softmax are left out, as everywhere in

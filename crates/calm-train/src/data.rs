@@ -107,8 +107,38 @@ pub fn token_store(
     Ok(store)
 }
 
+/// The last `length` tokens of the first text in a stream that is long enough to have them, its
+/// end-of-text included: what is read in front of a prompt. Where no text ends, as in a stream of
+/// one, the first tokens of the stream.
+pub(crate) fn lead_in(stream: &[u32], end_of_text: u32, length: usize) -> Vec<u32> {
+    let is_end = |tokens: &&[u32]| {
+        let (last, before) = tokens.split_last().expect("windows are not empty");
+        *last == end_of_text && !before.contains(&end_of_text)
+    };
+    let found = stream.windows(length).find(is_end);
+    found
+        .unwrap_or(&stream[..length.min(stream.len())])
+        .to_vec()
+}
+
 fn fetch(data: &DataConfig, cache: &CacheDir, observe: Observer<'_>) -> Result<Corpus> {
     let corpus = Corpus::parse(&data.corpus)?;
     corpus.fetch(cache, &mut |event| observe(Event::Fetch(event)))?;
     Ok(corpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lead_in;
+
+    #[test]
+    fn a_lead_in_is_the_end_of_one_text() {
+        // 0 ends a text. The first is too short, and its end must not stand inside another's.
+        let stream = [5, 0, 7, 8, 0, 1, 2, 3, 4, 0, 9];
+        assert_eq!(lead_in(&stream, 0, 2), [5, 0]);
+        assert_eq!(lead_in(&stream, 0, 3), [7, 8, 0]);
+        assert_eq!(lead_in(&stream, 0, 4), [2, 3, 4, 0]);
+        assert_eq!(lead_in(&stream, 6, 3), [5, 0, 7]);
+        assert_eq!(lead_in(&stream[..2], 6, 3), [5, 0]);
+    }
 }

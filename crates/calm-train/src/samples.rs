@@ -21,6 +21,7 @@ pub(crate) fn write_samples(
 ) -> Result<bool> {
     let experiment = run.experiment;
     let settings = &experiment.samples;
+    let lead_in = run.lead_in();
     let mut write = |temperature: f64, prompt: &[u32], seed: u64| {
         let sampler =
             BatchSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
@@ -28,6 +29,7 @@ pub(crate) fn write_samples(
             sampler,
             max_tokens: settings.tokens,
             end_of_text: run.tokenizer.end_of_text(),
+            lead_in: &lead_in,
             seed,
         };
         let prompts = [prompt.to_vec()];

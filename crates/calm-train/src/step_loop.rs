@@ -18,7 +18,7 @@ use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
 use crate::optimizer::{adamw, clip_by_global_norm};
 use crate::state::{OPTIM, STATE, TrainState, publish};
-use crate::{Error, Result, machine};
+use crate::{Error, Result, data, machine};
 
 /// A loss and what is logged beside it.
 pub(crate) struct StepLoss {
@@ -87,6 +87,13 @@ impl<'a> Run<'a> {
             config: &self.experiment.progress_eval,
             device: self.device,
         }
+    }
+
+    /// What is read in front of a prompt.
+    pub(crate) fn lead_in(&self) -> Vec<u32> {
+        let end_of_text = self.tokenizer.end_of_text();
+        let k = self.experiment.model.chunk_size;
+        data::lead_in(self.store.train(), end_of_text, k)
     }
 
     pub(crate) fn wall_seconds(&self) -> f64 {
@@ -266,7 +273,9 @@ pub(crate) fn run_stage<T: StageTask>(
             run.history.sync()?;
             let path = run.directory.checkpoint(stage, step);
             let writer = task.checkpoint(&model, &path, run.tokenizer)?;
-            let writer = writer.with_text(experiment.data.split(), run.store.content());
+            let writer = writer
+                .with_text(experiment.data.split(), run.store.content())
+                .with_lead_in(run.lead_in());
             optimizer
                 .save(writer.path(OPTIM))
                 .map_err(|e| Error::io(&path)(std::io::Error::other(e.to_string())))?;

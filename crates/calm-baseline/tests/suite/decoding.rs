@@ -26,7 +26,7 @@ fn cached_scores_equal_those_of_the_whole_text_for_any_batch() {
         .map(|(i, &n)| ids(n, 13, i as u64))
         .collect();
     let mut texts = prompts.clone();
-    let mut decoding = Decoding::new(&model, limits(4, 12), &prompts, &device).unwrap();
+    let mut decoding = Decoding::new(&model, limits(4, 12), &[], &prompts, &device).unwrap();
     for step in 0..4 {
         let logits: Vec<f32> = model
             .logits(decoding.hidden())
@@ -122,8 +122,9 @@ fn an_empty_prompt_is_end_of_text() {
 fn bad_prompts_are_refused() {
     let device = Device::flex();
     let (_, model) = small(7, &device);
-    let refuse =
-        |prompt: Vec<u32>| Decoding::new(&model, limits(4, 0), &[prompt], &device).unwrap_err();
+    let refuse = |prompt: Vec<u32>| {
+        Decoding::new(&model, limits(4, 0), &[], &[prompt], &device).unwrap_err()
+    };
     let (tokens, window) = (17, 16);
     assert_eq!(
         refuse(ids(17, 13, 1)),

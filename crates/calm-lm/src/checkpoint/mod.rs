@@ -97,6 +97,9 @@ struct Manifest {
     /// [`calm_data::TokenStore::content`] of that text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// How a text of the training stream ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lead_in: Vec<u32>,
     files: BTreeMap<String, FileEntry>,
 }
 

@@ -31,6 +31,7 @@ pub struct CheckpointOf<C> {
     tokenizer: Tokenizer,
     split: Option<Split>,
     text: Option<String>,
+    lead_in: Vec<u32>,
 }
 
 /// What the checkpoint in `directory` holds, by its manifest alone.
@@ -87,6 +88,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
             tokenizer,
             split: manifest.split,
             text: manifest.text,
+            lead_in: manifest.lead_in,
         })
     }
 
@@ -110,6 +112,13 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
     /// checkpoint says.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
+    }
+
+    /// How a text of the training stream ended: its last tokens, at least K, and end-of-text. Read
+    /// in front of a prompt they make it what the model has seen, the beginning of a text after the
+    /// end of another. Empty where the checkpoint doesn't say.
+    pub fn lead_in(&self) -> &[u32] {
+        &self.lead_in
     }
 
     /// The directory.

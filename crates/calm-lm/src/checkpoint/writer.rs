@@ -27,6 +27,7 @@ pub struct CheckpointWriter {
     fingerprint: String,
     split: Option<Split>,
     text: Option<String>,
+    lead_in: Vec<u32>,
 }
 
 impl CheckpointWriter {
@@ -52,6 +53,7 @@ impl CheckpointWriter {
             fingerprint: tokenizer.fingerprint().to_owned(),
             split: None,
             text: None,
+            lead_in: Vec::new(),
         };
         writer.write_json(CONFIG, config)?;
         tokenizer.save(&writer.path(TOKENIZER))?;
@@ -66,6 +68,11 @@ impl CheckpointWriter {
             text: Some(text),
             ..self
         }
+    }
+
+    /// The same, with how a text of the training stream ended: see [`CheckpointOf::lead_in`].
+    pub fn with_lead_in(self, lead_in: Vec<u32>) -> Self {
+        Self { lead_in, ..self }
     }
 
     /// Where to write the file `name` of the checkpoint.
@@ -144,6 +151,7 @@ impl CheckpointWriter {
             tokenizer_fingerprint: self.fingerprint.clone(),
             split: self.split.clone(),
             text: self.text.clone(),
+            lead_in: self.lead_in.clone(),
             files,
         };
         self.write_json(MANIFEST, &manifest)?;

@@ -3,16 +3,17 @@
 use burn::tensor::Device;
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{Error, GenerateOptions, Generator};
-use calm_nn::{PromptError, Stop};
+use calm_nn::{Decoding, Limits, PromptError, Stop, chunk_tensor};
 
 use crate::{lively, tokens};
 
-fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOptions {
+fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOptions<'static> {
     let sampler = BatchSampler::new(temperature, 12).unwrap();
     GenerateOptions {
         sampler,
         max_tokens,
         end_of_text,
+        lead_in: &[],
         seed: 11,
     }
 }
@@ -62,6 +63,41 @@ fn one_step_makes_k_tokens() {
         assert_eq!(generator.step()[0].len(), 4);
     }
     assert_eq!(generator.steps(), 3);
+}
+
+/// Whatever a prompt's length, the model reads it as it stands in the training stream: after the end
+/// of another text and one end-of-text. The hidden state is that of the stream's own chunks.
+#[test]
+fn a_prompt_of_any_length_is_read_as_in_the_stream() {
+    let device = Device::flex();
+    let (config, model) = lively(4, &device);
+    let backbone = &model.language_model.backbone;
+    let end_of_text = 12;
+    let lead_in = [3, 1, 4, end_of_text];
+    let limits = Limits {
+        window: config.window,
+        max_tokens: 4,
+        end_of_text,
+    };
+    for length in 0..=config.window {
+        let prompt = tokens(length, 5);
+        let prompts = [prompt.clone()];
+        let mut decoding = Decoding::new(backbone, limits, &lead_in, &prompts, &device).unwrap();
+        let found = decoding.hidden();
+        // As much of the lead-in as completes the chunks, at least one token where there is room.
+        let front = match 4 - length % 4 {
+            4 if length == config.window => 0,
+            front => front,
+        };
+        let stream = [&lead_in[4 - front..], &prompt[..]].concat();
+        let read = backbone.forward(chunk_tensor(&stream, 1, 4, &device));
+        let [_, steps, d] = read.dims();
+        let expected = read.narrow(1, steps - 1, 1).reshape([1, d]);
+        let difference: f32 = (found - expected).abs().max().into_scalar();
+        assert!(difference < 1e-4, "{length}: {difference}");
+        let doubled = stream.windows(2).any(|pair| pair == [end_of_text; 2]);
+        assert!(!doubled, "{length}: training never shows this");
+    }
 }
 
 /// The batch's draws are laid out `[pool, batch]`, so a row sees other draws than alone; the

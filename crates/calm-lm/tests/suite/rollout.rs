@@ -89,6 +89,7 @@ fn rolled_out_pairs_are_distributed_as_generated_ones() {
         sampler,
         max_tokens: 4,
         end_of_text: 99,
+        lead_in: &[],
         seed: 6,
     };
     for text in Generator::new(&model, &config, &prompts, options, &device)
