@@ -33,6 +33,10 @@ pub struct Args {
     /// Named corpora or paths, instead of the preset's.
     #[arg(long, num_args = 1.., value_name = "NAME|PATH")]
     corpus: Vec<String>,
+    /// Take the autoencoder of a run (or of a checkpoint of its stage) instead of training one; same
+    /// text, split, tokenizer and sizes.
+    #[arg(long, value_name = "DIR")]
+    autoencoder: Option<String>,
     /// The run directory [default: runs/NAME with the name of the preset].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -62,6 +66,10 @@ pub fn run(args: Args) -> Result<()> {
     if !args.corpus.is_empty() {
         let list = serde_json::to_string(&args.corpus).expect("strings have a JSON form");
         set.push(format!("data.corpus={list}"));
+    }
+    if let Some(from) = &args.autoencoder {
+        let from = serde_json::Value::from(from.as_str());
+        set.push(format!("autoencoder_from={from}"));
     }
     let name = args.preset.as_deref().unwrap_or("nano");
     let mut experiment = preset::resolve(name, &set)?;

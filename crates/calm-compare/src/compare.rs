@@ -54,6 +54,7 @@ pub fn compare(
 ) -> Result<Option<Comparison>> {
     let mut cells = grid.cells()?;
     fit_split(&mut cells, options, observe)?;
+    share_autoencoders(&mut cells, options);
     let cell = reference(&cells).expect("a grid without cells was refused");
     let text = Text::prepare(cell, options, observe)?;
     // All of them before the first is trained.
@@ -99,6 +100,40 @@ fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -
         cell.experiment.data.clone_from(&data);
     }
     Ok(())
+}
+
+/// Lets CALMs whose autoencoders would come out the same train one of them: the first cell trains
+/// it, the others take it. Its FLOPs count in every one of them.
+fn share_autoencoders(cells: &mut [Cell], options: &Options<'_>) {
+    let trains = |cell: &Cell| {
+        let own = cell.experiment.autoencoder_from.is_empty();
+        own && cell.loaded.is_none() && cell.kind == CellKind::Calm
+    };
+    // All that an autoencoder's training depends on, and nothing else.
+    let training = |cell: &Cell| {
+        let e = &cell.experiment;
+        let mut optim = e.optim.clone();
+        optim.lr = optim.autoencoder_lr;
+        let (model, window) = (e.model.autoencoder(), (e.model.window, e.model.init_std));
+        let stage = e.autoencoder.clone();
+        (
+            e.seed,
+            e.precision,
+            e.data.clone(),
+            model,
+            window,
+            stage,
+            optim,
+        )
+    };
+    for i in 1..cells.len() {
+        let (before, rest) = cells.split_at_mut(i);
+        let cell = &mut rest[0];
+        let alike = |first: &&Cell| trains(first) && training(first) == training(cell);
+        if let Some(first) = before.iter().find(alike).filter(|_| trains(cell)) {
+            cell.experiment.autoencoder_from = options.directory(first).display().to_string();
+        }
+    }
 }
 
 /// Draws the conclusions of a finished comparison again, by the program as it is now, from the

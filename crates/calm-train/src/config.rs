@@ -21,6 +21,9 @@ pub struct Experiment {
     pub seed: u64,
     /// How matrix products round in training; scores and texts are made in f32.
     pub precision: Precision,
+    /// A run, or a checkpoint of an autoencoder stage, whose autoencoder is taken instead of training
+    /// one; empty trains one. It must have been trained on the same text, split and tokenizer.
+    pub autoencoder_from: String,
     /// The text.
     pub data: DataConfig,
     /// The model.

@@ -114,6 +114,14 @@ pub enum Error {
         /// The value given.
         given: String,
     },
+    /// An autoencoder that can't be taken from elsewhere.
+    #[error("autoencoder of {from}: {detail}")]
+    BadAutoencoder {
+        /// Where it was to come from.
+        from: String,
+        /// What is wrong, and what to do.
+        detail: String,
+    },
     /// Stage autoencoder where a language model stands on the autoencoder already.
     #[error(
         "{}: the run has a language model on this autoencoder; resume with --stage all or lm",

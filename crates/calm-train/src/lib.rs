@@ -28,6 +28,7 @@ mod lock;
 mod machine;
 mod optimizer;
 pub mod preset;
+mod pretrained;
 mod run;
 mod samples;
 mod state;

@@ -10,9 +10,11 @@ use crate::{Error, Experiment, Result};
 ///
 /// A `transformer` preset is the file of the CALM that it is the counterpart of, in windows of
 /// 2,048 tokens; its model is the baseline.
-pub const PRESETS: [(&str, &str); 8] = [
+pub const PRESETS: [(&str, &str); 10] = [
     ("debug", include_str!("../../../presets/debug.toml")),
     ("nano", include_str!("../../../presets/nano.toml")),
+    ("tiny", include_str!("../../../presets/tiny.toml")),
+    ("small", include_str!("../../../presets/small.toml")),
     ("calm-m", CALM_M),
     ("calm-l", CALM_L),
     ("calm-xl", CALM_XL),
@@ -92,6 +94,7 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
             .parse()
             .expect("what was written is TOML"))
     };
+    let took_an_autoencoder = !run.autoencoder_from.is_empty();
     let (run, mut given) = (table(&run)?, table(&base)?);
     assign(&mut given, overrides)?;
     let mut keys = Vec::new();
@@ -102,6 +105,8 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
             "model.vocab_size" => run.as_integer() < given.as_integer(),
             "data.whole_below" => run.as_integer() == Some(0),
             "data.validation_fraction" | "data.test_fraction" => run.as_float() > given.as_float(),
+            // Those of its own training.
+            "autoencoder.steps" => took_an_autoencoder,
             _ => false,
         };
         if run != given && !resolved {

@@ -16,6 +16,7 @@ use crate::event::{Event, Observer};
 use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
 use crate::lock::RunLock;
+use crate::pretrained::Pretrained;
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
 use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask};
@@ -72,13 +73,20 @@ pub fn train(
         }
         .into());
     }
+    let pretrained = Pretrained::open(&experiment)?;
     let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
     data::fit_split(&mut experiment.data, window, options.cache, observe)?;
-    let tokenizer = data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?;
+    let tokenizer = match &pretrained {
+        Some(pretrained) if experiment.data.tokenizer.is_empty() => pretrained.tokenizer().clone(),
+        _ => data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?,
+    };
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.
     experiment.model.vocab_size = tokenizer.vocab_size();
     let store = open_store(&experiment, &tokenizer, options, observe)?;
     check_text(&experiment, &store, &tokenizer)?;
+    if let Some(pretrained) = &pretrained {
+        pretrained.check_text(&experiment, &store)?;
+    }
 
     let directory = RunDir::create(&options.out)?;
     let lock = RunLock::take(&directory)?;
@@ -89,6 +97,9 @@ pub fn train(
     info.seed = experiment.seed;
     info.precision = experiment.precision.on_this_machine().name().to_owned();
     info.save(&directory.run())?;
+    if let Some(pretrained) = &pretrained {
+        pretrained.place(&mut experiment, &directory, &store, options.device)?;
+    }
     // Last, because a directory with a configuration is a run that can be resumed.
     write_atomic(
         &directory.config(),

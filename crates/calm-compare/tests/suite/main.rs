@@ -336,3 +336,43 @@ fn every_grid_in_the_program_is_valid() {
         assert!(!grid.cells().unwrap().is_empty());
     }
 }
+
+/// Two CALMs that differ in their backbones alone: the autoencoder is trained once, and counts in
+/// the work of both.
+#[test]
+fn cells_whose_autoencoders_are_alike_train_one() {
+    let mut place = Place::new();
+    let mut wide = place.grid.cells[3].clone();
+    wide.name = "wide".to_owned();
+    wide.set.push("model.backbone.hidden_size=32".to_owned());
+    let mut other = wide.clone();
+    other.name = "other".to_owned();
+    other.set.push("autoencoder.steps=3".to_owned());
+    place.grid.cells = vec![place.grid.cells[3].clone(), wide, other];
+    let mut stages = Vec::new();
+    let (comparison, _) = place
+        .compare_until(|cell, event| {
+            if let Event::Train(calm_train::Event::StageStarted { stage, .. }) = event {
+                stages.push(format!("{cell} {stage}"));
+            }
+            false
+        })
+        .unwrap();
+    let narrow = format!("{}-seed1", place.grid.cells[0].name);
+    let expected = [
+        format!("{narrow} autoencoder"),
+        format!("{narrow} lm"),
+        "wide-seed1 lm".to_owned(),
+        "other-seed1 autoencoder".to_owned(),
+        "other-seed1 lm".to_owned(),
+    ];
+    assert_eq!(stages, expected);
+    let cells = comparison.unwrap().cells;
+    let autoencoder = |i: usize| cells[i].train_flops - cells[i].train_flops_without_autoencoder;
+    approx::assert_relative_eq!(autoencoder(0), autoencoder(1), max_relative = 1e-9);
+    assert!(autoencoder(2) < autoencoder(0));
+    assert_eq!(cells[0].autoencoder_tokens, cells[1].autoencoder_tokens);
+    // Found again, with the path in its configuration: nothing is trained anew.
+    let (_, again) = place.compare(None).unwrap();
+    assert!(again.is_empty(), "{again:?}");
+}

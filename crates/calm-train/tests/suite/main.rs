@@ -5,6 +5,7 @@ mod data;
 mod failures;
 mod golden_losses;
 mod precision;
+mod pretrained;
 mod resume;
 
 use std::path::{Path, PathBuf};
