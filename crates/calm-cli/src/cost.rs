@@ -103,7 +103,8 @@ pub fn run(args: Args) -> Result<()> {
         "{}{note}\nRule: a multiply-accumulate is 2 FLOPs, training 3 times the forward pass; \
          attention counts 2 context d multiply-accumulates a layer and step, not halved for \
          causality; the half of the energy head that all samples of a position share counts once. \
-         Norms, activations and softmax are left out.\n",
+         Norms, activations, softmax and the distances of the energy score (N (M + N/2) l a position: \
+         0.7 % of nano's training, 0.02 % of CALM-M's) are left out.\n",
         table(&rows, samples)
     ))?;
     if let Some(path) = &args.json {

@@ -40,8 +40,13 @@ pub(crate) fn run_cell(
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<CellRecord>> {
     let directory = &options.directory(cell);
+    // A cell's autoencoder is the same wherever the comparison lies and however it is called.
+    let mut experiment = cell.experiment.clone();
+    if Path::new(&experiment.autoencoder_from).starts_with(&options.out) {
+        experiment.autoencoder_from.clear();
+    }
     let made_with = MadeWith {
-        experiment: preset::to_toml(&cell.experiment)?,
+        experiment: preset::to_toml(&experiment)?,
         protocol: judge.grid.protocol,
         speed: judge.grid.speed.clone(),
         device: options.device_name.to_owned(),
@@ -90,6 +95,8 @@ fn train(
         // The resolved vocabulary may be smaller than the one asked for, nothing else may differ.
         let mut asked = cell.experiment.clone();
         asked.model.vocab_size = found.model.vocab_size;
+        // Taken already, wherever the comparison lay then.
+        asked.autoencoder_from.clone_from(&found.autoencoder_from);
         if asked != found {
             let path = directory.to_owned();
             return Err(Error::OtherCell { path });

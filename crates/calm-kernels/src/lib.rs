@@ -1,6 +1,25 @@
 //! Tensor operations that Burn lacks or does slowly: each a kernel with its own backward pass, and
 //! beside it a plain tensor version that every other backend runs and every test compares with.
 //!
+//! | operation | files | CPU | GPUs (feature `cube`) |
+//! |---|---|---|---|
+//! | [`linear`] | `linear/`, on `cpu/gemm/` | kernel | the executor's own product |
+//! | [`causal_attention`] | `attention/{cpu,tile}.rs`, `attention/cube.rs` | kernel | kernel |
+//! | [`cached_attention`] | `attention/{cached,tile}.rs` | kernel | plain version |
+//! | [`rms_norm`], [`layer_norm`] | `norm/` | kernel | kernel |
+//! | [`silu`], [`silu_add`], [`silu_gate`], [`silu_gate_packed`] | `activation/` | kernel | kernel |
+//! | [`rope()`] | `rope/` | kernel | kernel |
+//! | [`cross_entropy`] | `cross_entropy/` | kernel | kernel |
+//! | [`gaussian_energy`] | `energy/`, draws from `philox.rs` | kernel | kernel |
+//! | [`AdamW`] | `adamw/` | kernel | kernel |
+//! | [`ArgmaxTable`] | `argmax/`: `rounding` to 8 bits, `products`, `screen` | kernel | plain version |
+//! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
+//!
+//! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward
+//! pass, `flex.rs` the way from the CPU executor's tensor to slices, `cpu.rs` the loops, `cube.rs`
+//! the CubeCL source. `cpu/` has what the loops share: matrix products (`gemm/`), vectors of every
+//! width (`lanes/`), the choice of an instruction set (`simd.rs`), rows over threads (`rows.rs`).
+//!
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //!

@@ -33,3 +33,8 @@ pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};
 pub use head::{GenerativeHead, HeadLoss};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};
+
+/// The library example of the project's README, so that it keeps compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

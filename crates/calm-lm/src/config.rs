@@ -168,7 +168,9 @@ impl ModelConfig {
     }
 
     /// FLOPs per token of training the language model: backbone and head forward and backward,
-    /// the frozen encoder forward; attention over `context` steps.
+    /// the frozen encoder forward; attention over `context` steps. The distances of the energy score,
+    /// N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset `nano`, 0.02 % of
+    /// CALM-M.
     pub fn language_model_train_flops(&self, context: usize) -> f64 {
         let head = self.head();
         let (one, shared) = (head.forward_macs(context), head.shared_macs());

@@ -40,7 +40,9 @@ impl Pretrained {
                 let steps = preset::load(&run.config())?.autoencoder.steps;
                 let done = TrainState::of(&found.checkpoint)?.step;
                 if done < steps {
-                    let detail = format!("it is not finished ({done} of {steps} steps)");
+                    let damage = found.passed_over.first();
+                    let damage = damage.map_or(String::new(), |e| format!("; {e}"));
+                    let detail = format!("it is not finished ({done} of {steps} steps{damage})");
                     return Err(bad(detail));
                 }
                 found.checkpoint

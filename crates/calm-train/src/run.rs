@@ -73,7 +73,10 @@ pub fn train(
         }
         .into());
     }
-    let pretrained = Pretrained::open(&experiment)?;
+    let pretrained = match options.stages {
+        Stages::Baseline => None,
+        _ => Pretrained::open(&experiment)?,
+    };
     let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
     data::fit_split(&mut experiment.data, window, options.cache, observe)?;
     let tokenizer = match &pretrained {

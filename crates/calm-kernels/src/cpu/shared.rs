@@ -9,6 +9,7 @@ pub(crate) struct Shared {
 
 // SAFETY: the users of `at` promise disjoint parts.
 unsafe impl Send for Shared {}
+// SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {

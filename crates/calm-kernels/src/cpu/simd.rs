@@ -60,6 +60,7 @@ macro_rules! simd {
                 match level() {
                     // SAFETY: the features were found.
                     Level::Wide => return unsafe { wide($($arg),*) },
+                    // SAFETY: as above.
                     Level::Middle => return unsafe { middle($($arg),*) },
                     Level::Base => {}
                 }

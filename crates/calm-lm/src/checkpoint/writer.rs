@@ -70,7 +70,7 @@ impl CheckpointWriter {
         }
     }
 
-    /// The same, with how a text of the training stream ended: see [`CheckpointOf::lead_in`].
+    /// The same, with how a text of the training stream ended: see [`CheckpointOf::lead_in`](super::CheckpointOf::lead_in).
     pub fn with_lead_in(self, lead_in: Vec<u32>) -> Self {
         Self { lead_in, ..self }
     }

@@ -123,6 +123,7 @@ macro_rules! by_level {
                 match level() {
                     // SAFETY: the features were found.
                     Level::Wide => return unsafe { wide($($arg),*) },
+                    // SAFETY: as above.
                     Level::Middle => return unsafe { middle($($arg),*) },
                     Level::Base => {}
                 }

@@ -153,48 +153,54 @@ macro_rules! lanes {
         $sub:ident, $mul:ident, $fma:ident, $max:ident, $min:ident, $power:expr, $total:expr,
         $largest:expr
     ) => {
-        // SAFETY, throughout: the trait's condition on the machine; loads and stores stay inside
-        // the slices, whose ends are checked.
         impl Lanes for $vector {
             const N: usize = $n;
 
             #[inline(always)]
             fn zero() -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $zero() }
             }
 
             #[inline(always)]
             fn splat(x: f32) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $splat(x) }
             }
 
             #[inline(always)]
             fn load(data: &[f32], at: usize) -> Self {
+                // SAFETY: the machine has the instruction, and the end of the slice is checked.
                 unsafe { $load(data[at..at + $n].as_ptr()) }
             }
 
             #[inline(always)]
             fn store(self, data: &mut [f32], at: usize) {
+                // SAFETY: the machine has the instruction, and the end of the slice is checked.
                 unsafe { $store(data[at..at + $n].as_mut_ptr(), self) }
             }
 
             #[inline(always)]
             fn add(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $add(self, other) }
             }
 
             #[inline(always)]
             fn sub(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $sub(self, other) }
             }
 
             #[inline(always)]
             fn mul(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $mul(self, other) }
             }
 
             #[inline(always)]
             fn add_product(self, a: Self, b: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $fma(a, b, self) }
             }
 
@@ -202,16 +208,19 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn at_least(self, low: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $max(low, self) }
             }
 
             #[inline(always)]
             fn at_most(self, high: Self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $min(high, self) }
             }
 
             #[inline(always)]
             fn power_of_two(self) -> Self {
+                // SAFETY: the machine has the instruction, by the trait's condition.
                 unsafe { $power(self) }
             }
 
@@ -246,8 +255,14 @@ lanes!(
         let bits = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
         _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(127 << 23)))
     },
-    |x| unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.total(),
-    |x| unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.largest()
+    |x| {
+        // SAFETY: a vector is the array of its numbers.
+        unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.total()
+    },
+    |x| {
+        // SAFETY: as above.
+        unsafe { std::mem::transmute::<__m256, [f32; 8]>(x) }.largest()
+    }
 );
 #[cfg(target_arch = "x86_64")]
 lanes!(
@@ -267,8 +282,12 @@ lanes!(
         let bits = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
         _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(127 << 23)))
     },
-    |x| unsafe { _mm512_reduce_add_ps(x) },
     |x| {
+        // SAFETY: the machine has the instruction, by the trait's condition.
+        unsafe { _mm512_reduce_add_ps(x) }
+    },
+    |x| {
+        // SAFETY: a vector is the array of its numbers.
         let [low, high] = unsafe { std::mem::transmute::<__m512, [[f32; 8]; 2]>(x) };
         low.at_least(high).largest()
     }
