@@ -2,6 +2,7 @@
 
 mod cards;
 mod curves;
+mod index;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use crate::{
     CHART_CSS, Error, EvalPoint, MetricRow, Result, RunDir, RunInfo, SampleText, Stage, Summary,
     findings, load_samples, read_jsonl_lenient,
 };
+
+pub use index::write_index;
 
 const STYLE: &str = include_str!("html/style.css");
 

@@ -48,7 +48,7 @@ pub use error::{Error, Result};
 pub use escape::escape;
 pub use file::write_atomic;
 pub use findings::{Findings, findings};
-pub use html::{html_page, render, write_report};
+pub use html::{html_page, render, write_index, write_report};
 pub use jsonl::{JsonlWriter, read_jsonl, read_jsonl_lenient, truncate_after};
 pub use metrics::{EvalPoint, MetricRow, Stage};
 pub use run::{Host, RunInfo};

@@ -82,6 +82,12 @@ fn a_run_can_be_sampled_scored_and_reported() {
     std::fs::remove_file(place.path("run/report.html")).unwrap();
     success(&place.calm(&["report", "--run", "run"]).output().unwrap());
     assert!(place.path("run/report.html").is_file());
+    let all = ["report", "--all", "."];
+    success(&place.calm(&all).output().unwrap());
+    let index = std::fs::read_to_string(place.path("index.html")).unwrap();
+    assert!(index.contains("run/report.html") && index.contains("Runs: 1"));
+    let nowhere = place.calm(&["report", "--all"]).output().unwrap();
+    assert!(failure(&nowhere).contains("runs"));
 
     // Damage, last: the tokenizer of another text, then half a checkpoint.
     let other = [
