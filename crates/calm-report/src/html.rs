@@ -28,6 +28,7 @@ struct Records {
     evaluations: Vec<EvalPoint>,
     samples: Vec<SampleText>,
     config: Option<String>,
+    has_report: bool,
 }
 
 impl Records {
@@ -47,6 +48,7 @@ impl Records {
                 let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             })?,
+            has_report: run.report().is_file(),
         })
     }
 

@@ -65,7 +65,7 @@ pub(super) fn curves(records: &Records) -> String {
     html
 }
 
-fn figure(chart: &LineChart, caption: &str) -> String {
+pub(super) fn figure(chart: &LineChart, caption: &str) -> String {
     let svg = chart.to_inline_svg();
     let caption = match caption {
         "" => String::new(),

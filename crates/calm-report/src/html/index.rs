@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::curves::figure;
+use super::sections::one_sample;
 use super::{Records, html_page};
 use crate::escape::escape;
 use crate::file::write_atomic;
@@ -58,7 +60,7 @@ fn page(runs: &[Records], unread: &[String]) -> String {
         }
     };
     section("Scores and costs", scores(runs));
-    section("Brier-1 over training", curves(runs));
+    section("Learning curves", curves(runs));
     section("Where the configurations differ", differences(runs));
     section("A text of each", texts(runs));
     html_page("runs · CALM", &body)
@@ -77,28 +79,21 @@ fn scores(runs: &[Records]) -> String {
         "tokens seen",
         "time",
     ]);
-    let mut names = Vec::new();
     for run in runs {
         let of = |model: &ModelSummary, name: String, perplexity: String| {
             let summary = run.summary.as_ref().expect("the model is of a summary");
-            let lm_error = model.brier_lm_se.unwrap_or(f64::NAN);
-            let lm = match model.brier_lm_se {
-                Some(_) => with_error(model.brier_lm, lm_error),
-                None => significant(model.brier_lm, 2),
-            };
             vec![
                 name,
                 model.chunk_size.to_string(),
                 count(model.parameters as f64),
                 scientific(model.train_flops, 2),
                 with_error(model.brier[0], model.brier_se[0]),
-                lm,
+                with_error(model.brier_lm, model.brier_lm_se.unwrap_or(f64::NAN)),
                 perplexity,
                 count(summary.tokens_seen as f64),
                 duration(summary.wall_seconds),
             ]
         };
-        names.push(&run.name);
         let calm = run.summary.as_ref().and_then(|s| s.calm.as_ref());
         let baseline = run.summary.as_ref().and_then(|s| s.baseline.as_ref());
         if let Some(calm) = calm {
@@ -112,20 +107,37 @@ fn scores(runs: &[Records]) -> String {
             table.row([run.name.clone(), "not finished".to_owned()]);
         }
     }
-    let links: Vec<String> = names
+    let links: Vec<String> = runs
         .iter()
-        .map(|name| format!("<a href=\"{0}/report.html\">{0}</a>", escape(name)))
+        .filter(|run| run.has_report)
+        .map(|run| {
+            let name = escape(&run.name);
+            format!("<a href=\"{}/report.html\">{name}</a>", url(&run.name))
+        })
         .collect();
+    let reports = match links.as_slice() {
+        [] => String::new(),
+        links => format!(" Reports: {}.", links.join(", ")),
+    };
     format!(
         "<div class=\"scroll wide\">{}</div>\n<p class=\"caption\">Scores are comparable where text, \
-         split, window and draws are the same. Reports: {}.</p>\n",
+         split, window and draws are the same.{reports}</p>\n",
         table.to_html(),
-        links.join(", ")
     )
 }
 
+/// The name of a directory as a part of a URL, every byte but letters, digits and `-._~` escaped.
+fn url(name: &str) -> String {
+    let part = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    name.bytes().map(part).collect()
+}
+
 fn curves(runs: &[Records]) -> String {
-    let mut chart = LineChart::new("Brier-1 on the way", "tokens", "higher is better");
+    let mut chart = LineChart::new("Brier-1 over training", "tokens", "higher is better");
     for run in runs {
         for (stage, what) in [(Stage::Lm, ""), (Stage::Baseline, ", token model")] {
             let of = run.evaluations(stage);
@@ -141,7 +153,7 @@ fn curves(runs: &[Records]) -> String {
     if chart.is_empty() {
         String::new()
     } else {
-        chart.to_svg()
+        figure(&chart, "A band is one standard error to either side.")
     }
 }
 
@@ -202,13 +214,7 @@ fn texts(runs: &[Records]) -> String {
             away(a.temperature).total_cmp(&away(b.temperature))
         });
         if let Some(sample) = nearest {
-            html.push_str(&format!(
-                "<h3>{}, T = {}</h3>\n<blockquote><strong>{}</strong>{}</blockquote>\n",
-                escape(&run.name),
-                significant(sample.temperature, 2),
-                escape(&sample.prompt),
-                escape(&sample.text),
-            ));
+            html.push_str(&one_sample(&format!("{}, ", run.name), sample));
         }
     }
     html
@@ -223,7 +229,7 @@ mod tests {
     fn runs_stand_side_by_side_and_a_damaged_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(write_index(dir.path()), Err(Error::NoRun { .. })));
-        for (name, lr) in [("one", "1e-3"), ("two", "2e-3"), ("broken", "3e-3")] {
+        for (name, lr) in [("one #1", "1e-3"), ("two", "2e-3"), ("broken", "3e-3")] {
             let run = RunDir::create(dir.path().join(name)).unwrap();
             let config = format!("seed = 1\n\n[optim]\nlr = {lr}\nbeta1 = 0.9\n");
             std::fs::write(run.config(), config).unwrap();
@@ -233,18 +239,21 @@ mod tests {
             }
         }
         std::fs::write(dir.path().join("two/samples/a.json"), SAMPLE).unwrap();
+        std::fs::write(dir.path().join("one #1/report.html"), "").unwrap();
         let page = std::fs::read_to_string(write_index(dir.path()).unwrap()).unwrap();
         for part in [
             "<h1>Runs: 2</h1>",
             "Not read:</strong> broken",
-            "href=\"one/report.html\"",
+            "href=\"one%20%231/report.html\"",
             "two, token model",
             "optim.lr",
             "2e-3",
-            "<strong>A &lt;b&gt;</strong> text",
+            "two, T = 0.5",
+            "<mark>A &lt;b&gt;</mark> text",
         ] {
             assert!(page.contains(part), "{part}");
         }
+        assert!(!page.contains("two/report.html"), "a link to nothing");
         assert!(!page.contains("optim.beta1") && !page.contains("3e-3"));
     }
 

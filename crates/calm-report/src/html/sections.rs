@@ -181,12 +181,13 @@ pub(super) fn samples(records: &Records) -> String {
     records
         .samples
         .iter()
-        .for_each(|sample| html.push_str(&one_sample(sample)));
+        .for_each(|sample| html.push_str(&one_sample("", sample)));
     html.push_str("</section>\n");
     html
 }
 
-fn one_sample(sample: &SampleText) -> String {
+/// A text under its temperature, which `before` stands before.
+pub(super) fn one_sample(before: &str, sample: &SampleText) -> String {
     // A third is stored as 0.333…: two decimals are what a reader asks for.
     let temperature = fixed(sample.temperature, 2);
     let temperature = temperature.trim_end_matches('0').trim_end_matches('.');
@@ -211,8 +212,9 @@ fn one_sample(sample: &SampleText) -> String {
         text => escape(text),
     };
     format!(
-        "<article class=\"sample\">\n<h3>T = {} <small>{}</small></h3>\n\
+        "<article class=\"sample\">\n<h3>{}T = {} <small>{}</small></h3>\n\
          <div class=\"text\">{prompt}{text}</div>\n</article>\n",
+        escape(before),
         escape(temperature),
         escape(&facts.join(" · ")),
     )
