@@ -1,5 +1,7 @@
 //! The chunk autoencoder: configuration, encoder, decoder, loss (CALM, section 2, Eq. 1 to 4).
 
+mod greedy;
+
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
@@ -7,7 +9,7 @@ use calm_kernels::{Projection, cross_entropy};
 use calm_nn::{ChunkDecoder, ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, rms_norm};
 use serde::{Deserialize, Serialize};
 
-use crate::GreedyDecoder;
+pub use greedy::{BegunChunks, GreedyDecoder};
 
 /// Configuration of a [`ChunkAutoencoder`] (CALM, section 2).
 ///
@@ -321,7 +323,8 @@ impl ChunkAutoencoder {
         GreedyDecoder::new(self)
     }
 
-    /// Training loss with both dropouts: `K * CE + beta * KL`, the KL floored per dimension.
+    /// Training loss with both dropouts: `K * CE + beta * KL`, the KL floored per dimension (CALM,
+    /// section 2, Eq. 1 to 4).
     ///
     /// The draws asked for, in order: uniform `[chunks * K]` (token mask), normal `[chunks * l]`
     /// (posterior), uniform `[chunks * l]` (latent mask); a mask whose rate is 0 draws nothing.

@@ -21,9 +21,8 @@
 //! ```
 
 mod autoencoder;
-mod greedy;
 
 pub use autoencoder::{
-    AutoencoderConfig, AutoencoderLoss, ChunkAutoencoder, Decoder, Encoder, FeedForwardBlock,
+    AutoencoderConfig, AutoencoderLoss, BegunChunks, ChunkAutoencoder, Decoder, Encoder,
+    FeedForwardBlock, GreedyDecoder,
 };
-pub use greedy::{BegunChunks, GreedyDecoder};

@@ -25,7 +25,7 @@ impl TokenModel {
     /// from the model's own probabilities. The sum is exact for n = 1; for longer n-grams it is
     /// the expectation of `P(x_1..x_{n-1}) sum_v P(v | x_1..x_{n-1})^2` over drawn prefixes,
     /// averaged over `draws` of them. Same expectation as counting coincidences of drawn pairs
-    /// (CALM, section 4.2), with less variance, because the probability of a coincidence stands in
+    /// (CALM, section 4.2, Eq. 12 to 15), with less variance, because the probability of a coincidence stands in
     /// for the coincidence.
     ///
     /// # Panics

@@ -153,7 +153,7 @@ impl BrierAccumulator {
     }
 }
 
-/// BrierLM, `100 * (Brier-1 * .. * Brier-4)^(1/4)` (CALM, section 4.2), from the four figures and the covariances of
+/// BrierLM, `100 * (Brier-1 * .. * Brier-4)^(1/4)` (CALM, section 4.2, Eq. 12 to 15), from the four figures and the covariances of
 /// their estimates, and its standard error by the delta method.
 ///
 /// It is 0 where any figure is not positive, and estimates of several trainings are averaged before

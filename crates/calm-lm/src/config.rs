@@ -216,3 +216,23 @@ impl ModelConfig {
         2.0 * macs as f64 / self.chunk_size as f64
     }
 }
+
+/// What a checkpoint holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A CALM, or its autoencoder alone.
+    #[default]
+    Calm,
+    /// A token baseline.
+    TokenModel,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Calm => "a CALM",
+            Self::TokenModel => "a token baseline",
+        })
+    }
+}

@@ -6,7 +6,7 @@ use calm_likelihood_free::SamplerError;
 use calm_nn::{ConfigError, PromptError};
 use thiserror::Error;
 
-use crate::Kind;
+use crate::config::Kind;
 
 /// What can go wrong with a model, its files or its device.
 #[derive(Debug, Error)]

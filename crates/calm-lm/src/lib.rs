@@ -31,10 +31,10 @@ mod pool;
 mod rollout;
 
 pub use checkpoint::{
-    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter, Kind,
+    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter,
     check_tokenizer, checkpoint_kind,
 };
-pub use config::{AutoencoderSection, HeadSection, ModelConfig};
+pub use config::{AutoencoderSection, HeadSection, Kind, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generator};

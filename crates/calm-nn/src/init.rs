@@ -4,7 +4,10 @@ use burn::module::Param;
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{LAYER_NORM_EPS, RandomStream};
+use crate::RandomStream;
+
+/// Epsilon of all LayerNorms (CALM's released code).
+pub const LAYER_NORM_EPS: f64 = 1e-6;
 
 /// Published standard deviation of every weight matrix at the start (LLaMA and CALM alike). It is
 /// made for widths of 1,000 and more: about `1 / sqrt(d)` keeps the size of activations at any.

@@ -6,10 +6,7 @@ use burn::nn::{LayerNorm, Linear, RmsNorm};
 use burn::tensor::Tensor;
 use calm_kernels::silu_gate;
 
-use crate::Init;
-
-/// Epsilon of all LayerNorms (CALM's released code).
-pub const LAYER_NORM_EPS: f64 = 1e-6;
+use crate::{Init, LAYER_NORM_EPS};
 
 /// `x w + b`
 ///

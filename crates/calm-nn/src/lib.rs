@@ -18,7 +18,6 @@
 //! # Ok::<(), calm_nn::ConfigError>(())
 //! ```
 
-mod attention;
 mod decoding;
 mod draws;
 mod error;
@@ -31,15 +30,16 @@ mod rope;
 mod traits;
 mod transformer;
 
-pub use attention::{AttentionMask, SelfAttention};
 pub use decoding::{CachedModel, Decoding, Limits, PromptError, Stop, chunk_tensor};
 pub use draws::{Draws, HostDraws, Replay};
 pub use error::ConfigError;
-pub use init::{Init, WEIGHT_STD};
+pub use init::{Init, LAYER_NORM_EPS, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
-pub use layers::{LAYER_NORM_EPS, SwiGlu, layer_norm, linear, rms_norm};
+pub use layers::{SwiGlu, layer_norm, linear, rms_norm};
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
 pub use traits::{ChunkDecoder, Cost, MAX_N};
-pub use transformer::{Block, Branches, Transformer, TransformerConfig};
+pub use transformer::{
+    AttentionMask, Block, Branches, SelfAttention, Transformer, TransformerConfig,
+};

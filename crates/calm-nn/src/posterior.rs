@@ -31,7 +31,7 @@ impl Posterior {
     }
 
     /// KL divergence to the standard normal distribution in nats, per dimension:
-    /// `0.5 * (mean^2 + std^2 - 1 - 2 log_std)`, shape `[chunks, l]`.
+    /// `0.5 * (mean^2 + std^2 - 1 - 2 log_std)`, shape `[chunks, l]` (CALM, section 2).
     pub fn kl(&self) -> Tensor<2> {
         let variance = (self.log_std.clone() * 2.0).exp();
         (self.mean.clone().square() + variance - 1.0 - self.log_std.clone() * 2.0) * 0.5

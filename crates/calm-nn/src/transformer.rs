@@ -1,11 +1,14 @@
 //! The LLaMA-style decoder: the trunk of the CALM backbone and of the token baseline.
 
+mod attention;
+
 use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{AttentionMask, SelfAttention};
+pub use attention::{AttentionMask, SelfAttention};
+
 use crate::{ConfigError, Cost, Init, KvCache, Rope, SwiGlu, rms_norm};
 
 /// Sizes of a transformer.

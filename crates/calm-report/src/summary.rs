@@ -70,7 +70,7 @@ pub struct AutoencoderSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSummary {
     /// BrierLM: `100 * (Brier-1 * Brier-2 * Brier-3 * Brier-4)^(1/4)`, 0 where the product is
-    /// negative (arXiv 2510.27688, section 4.2).
+    /// negative (arXiv 2510.27688, section 4.2, Eq. 12 to 15).
     #[serde(with = "finite")]
     pub brier_lm: f64,
     /// Standard error of BrierLM; `null` where it has none.

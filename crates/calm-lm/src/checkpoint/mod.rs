@@ -25,7 +25,7 @@ use calm_nn::ConfigError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, Kind, ModelConfig, Result};
 pub use reader::{BaselineCheckpoint, Checkpoint, CheckpointOf, check_tokenizer, checkpoint_kind};
 pub use writer::CheckpointWriter;
 
@@ -36,26 +36,6 @@ const TOKENIZER: &str = "tokenizer.json";
 const AUTOENCODER: &str = "autoencoder.bpk";
 const LANGUAGE_MODEL: &str = "language_model.bpk";
 const TOKEN_MODEL: &str = "token_model.bpk";
-
-/// What a checkpoint holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A CALM, or its autoencoder alone.
-    #[default]
-    Calm,
-    /// A token baseline.
-    TokenModel,
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Calm => "a CALM",
-            Self::TokenModel => "a token baseline",
-        })
-    }
-}
 
 /// A configuration that stands in a checkpoint and says what the weights beside it are.
 pub trait CheckpointConfig: Serialize + DeserializeOwned {

@@ -12,10 +12,10 @@ use calm_data::{Split, Tokenizer};
 use serde::Deserialize;
 
 use super::{
-    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, FileEntry, Kind, LANGUAGE_MODEL, MANIFEST,
-    Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
+    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL, MANIFEST, Manifest,
+    TOKEN_MODEL, TOKENIZER, entry_of,
 };
-use crate::{CalmModel, Error, LanguageModel, ModelConfig, Result};
+use crate::{CalmModel, Error, Kind, LanguageModel, ModelConfig, Result};
 
 /// A checkpoint of a CALM, or of its autoencoder alone.
 pub type Checkpoint = CheckpointOf<ModelConfig>;

@@ -11,10 +11,10 @@ use calm_data::{Split, Tokenizer};
 use serde::Serialize;
 
 use super::{
-    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, Kind, LANGUAGE_MODEL, MANIFEST, Manifest,
-    TOKEN_MODEL, TOKENIZER, entry_of,
+    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, MANIFEST, Manifest, TOKEN_MODEL,
+    TOKENIZER, entry_of,
 };
-use crate::{Error, LanguageModel, Result};
+use crate::{Error, Kind, LanguageModel, Result};
 
 /// Writes a checkpoint into a temporary directory beside its place and moves it there whole.
 ///

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor};
 use calm_kernels::ArgmaxTable;
 use calm_nn::ChunkDecoder;
 
-use crate::ChunkAutoencoder;
+use super::ChunkAutoencoder;
 
 /// The decoder of a [`ChunkAutoencoder`] with its embedding table prepared for the search: make it
 /// once and use it as long as the weights stay.

@@ -5,8 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::{Bool, Tensor};
 use calm_kernels::{cached_attention, causal_attention};
 
+use super::TransformerConfig;
 use crate::kv_cache::LayerCache;
-use crate::{Init, Rope, TransformerConfig, linear};
+use crate::{Init, Rope, linear};
 
 /// Self-attention of one layer; four matrices without bias.
 #[derive(Module, Debug)]
