@@ -89,7 +89,14 @@ impl Options {
             options.jobs = known.into_iter().map(str::to_owned).collect();
         }
         if options.precisions.is_empty() {
-            options.precisions = vec![Precision::F32, Precision::Bf16];
+            options.precisions = vec![Precision::F32];
+            // Without the instructions ours would be f32 again, and the peer emulates them, at minutes
+            // a job: only where it is asked for.
+            if Precision::Bf16.on_this_machine() == Precision::Bf16 {
+                options.precisions.push(Precision::Bf16);
+            } else {
+                eprintln!("no bf16 products on this processor: f32 alone, unless --dtype bf16");
+            }
         }
         if options.rounds == 0 {
             return Err("--rounds is at least 1".to_owned());
