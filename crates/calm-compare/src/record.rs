@@ -243,68 +243,80 @@ impl CellRecord {
     }
 }
 
-/// All cells as CSV, one row a cell, with a header.
+/// All cells as CSV, one row a cell, with a header; what a cell lacks is empty.
 pub fn to_csv(records: &[CellRecord]) -> String {
-    let batches: Vec<usize> = records
-        .first()
-        .map_or(Vec::new(), |r| r.speed.iter().map(|s| s.batch).collect());
-    let mut text = String::from(
-        "model,kind,seed,chunk_size,parameters,train_tokens,train_flops,\
-         train_flops_without_autoencoder,train_seconds,peak_rss_bytes,decoding_rss_bytes,infer_flops_per_token,\
-         infer_flops_per_token_without_autoencoder,cache_bytes_per_token,perplexity,brier_lm,\
-         brier_lm_se,positions",
-    );
-    for n in 1..=4 {
-        text.push_str(&format!(",brier_{n},brier_{n}_se,unigram_{n}"));
+    let speed = records.first().map_or(&[][..], |r| &r.speed);
+    let batches: Vec<usize> = speed.iter().map(|s| s.batch).collect();
+    let mut out = csv::Writer::from_writer(Vec::new());
+    for (index, record) in records.iter().enumerate() {
+        let columns = columns(record, &batches);
+        let (names, cells): (Vec<String>, Vec<String>) = columns.into_iter().unzip();
+        let header = (index == 0).then_some(names);
+        for line in header.into_iter().chain([cells]) {
+            out.write_record(line)
+                .expect("rows of one length in memory");
+        }
     }
-    for batch in &batches {
-        text.push_str(&format!(
-            ",first_token_seconds_batch_{batch},tokens_per_s_batch_{batch}"
-        ));
+    let bytes = out.into_inner().expect("writing to memory");
+    String::from_utf8(bytes).expect("text was written")
+}
+
+/// Name and value of every cell of a row.
+fn columns(r: &CellRecord, batches: &[usize]) -> Vec<(String, String)> {
+    fn some(value: Option<impl ToString>) -> String {
+        value.map_or(String::new(), |value| value.to_string())
     }
-    text.push_str(",steps_per_1000_tokens\n");
-    let optional = |value: Option<String>| value.unwrap_or_default();
-    for r in records {
-        let kind = match r.kind {
-            CellKind::Calm => "calm",
-            CellKind::Baseline => "baseline",
-        };
-        let mut cells = vec![
-            r.model.clone(),
-            kind.to_owned(),
-            r.seed.to_string(),
-            r.chunk_size.to_string(),
-            r.parameters.to_string(),
-            r.train_tokens.to_string(),
-            r.train_flops.to_string(),
+    let kind = match r.kind {
+        CellKind::Calm => "calm",
+        CellKind::Baseline => "baseline",
+    };
+    let s = &r.scores;
+    let mut columns: Vec<(String, String)> = [
+        ("model", r.model.clone()),
+        ("kind", kind.to_owned()),
+        ("seed", r.seed.to_string()),
+        ("chunk_size", r.chunk_size.to_string()),
+        ("parameters", r.parameters.to_string()),
+        ("train_tokens", r.train_tokens.to_string()),
+        ("train_flops", r.train_flops.to_string()),
+        (
+            "train_flops_without_autoencoder",
             r.train_flops_without_autoencoder.to_string(),
-            r.train_seconds.to_string(),
-            optional(r.peak_rss_bytes.map(|b| b.to_string())),
-            optional(r.decoding_rss_bytes.map(|b| b.to_string())),
-            r.infer_flops_per_token.to_string(),
+        ),
+        ("train_seconds", r.train_seconds.to_string()),
+        ("peak_rss_bytes", some(r.peak_rss_bytes)),
+        ("decoding_rss_bytes", some(r.decoding_rss_bytes)),
+        ("infer_flops_per_token", r.infer_flops_per_token.to_string()),
+        (
+            "infer_flops_per_token_without_autoencoder",
             r.infer_flops_per_token_without_autoencoder.to_string(),
-            r.cache_bytes_per_token.to_string(),
-            optional(r.perplexity().map(|p| p.to_string())),
-            r.scores.brier_lm.to_string(),
-            optional(r.scores.brier_lm_se.map(|se| se.to_string())),
-            r.scores.positions.to_string(),
-        ];
-        for n in 0..4 {
-            let s = &r.scores;
-            cells.extend([s.brier[n], s.brier_se[n], s.unigram[n]].map(|x| x.to_string()));
-        }
-        for &batch in &batches {
-            let row = r.speed_at(batch);
-            cells.push(optional(row.map(|row| row.first_token_seconds.to_string())));
-            cells.push(optional(row.map(|row| row.tokens_per_s.to_string())));
-        }
-        let steps = r
-            .speed
-            .first()
-            .map(|row| row.steps_per_1000_tokens.to_string());
-        cells.push(optional(steps));
-        text.push_str(&cells.join(","));
-        text.push('\n');
+        ),
+        ("cache_bytes_per_token", r.cache_bytes_per_token.to_string()),
+        ("perplexity", some(r.perplexity())),
+        ("brier_lm", s.brier_lm.to_string()),
+        ("brier_lm_se", some(s.brier_lm_se)),
+        ("positions", s.positions.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec();
+    let mut push = |name: String, value: String| columns.push((name, value));
+    for n in 0..4 {
+        push(format!("brier_{}", n + 1), s.brier[n].to_string());
+        push(format!("brier_{}_se", n + 1), s.brier_se[n].to_string());
+        push(format!("unigram_{}", n + 1), s.unigram[n].to_string());
     }
-    text
+    for &batch in batches {
+        let row = r.speed_at(batch);
+        push(
+            format!("first_token_seconds_batch_{batch}"),
+            some(row.map(|row| row.first_token_seconds)),
+        );
+        push(
+            format!("tokens_per_s_batch_{batch}"),
+            some(row.map(|row| row.tokens_per_s)),
+        );
+    }
+    let steps = r.speed.first().map(|row| row.steps_per_1000_tokens);
+    push("steps_per_1000_tokens".to_owned(), some(steps));
+    columns
 }

@@ -178,6 +178,33 @@ pub fn significant(value: f64, digits: usize) -> String {
     }
 }
 
+/// The label of a round number in at most four digits: `0.05`, `1.5 M`, `2 × 10⁻⁵`.
+pub(crate) fn tick(value: f64) -> String {
+    let size = value.abs();
+    let (scale, prefix) = match size {
+        s if s == 0.0 || !s.is_finite() => return if s == 0.0 { "0" } else { UNKNOWN }.to_owned(),
+        // Prefixes from 10,000 on: a loss of 2,500 reads better without one.
+        s if s < 1e4 => (1.0, ""),
+        s if s < 1e6 => (1e3, " k"),
+        s if s < 1e9 => (1e6, " M"),
+        s if s < 1e12 => (1e9, " G"),
+        s if s < 1e15 => (1e12, " T"),
+        _ => (1.0, ""),
+    };
+    let rounded: f64 = format!("{:.3e}", value / scale).parse().unwrap_or(value);
+    if (1e-3..1e15).contains(&size) {
+        format!("{rounded}{prefix}").replace('-', "−")
+    } else {
+        let digits = format!("{rounded:e}");
+        let mantissa = digits
+            .split('e')
+            .next()
+            .unwrap_or("")
+            .trim_start_matches('-');
+        scientific(rounded, mantissa.len().saturating_sub(2))
+    }
+}
+
 /// A figure with its standard error, both to the error's second digit: `0.01310 ± 0.00042`,
 /// `(1.20 ± 0.30) × 10⁻⁵`.
 pub fn with_error(value: f64, error: f64) -> String {

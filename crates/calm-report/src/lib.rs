@@ -24,41 +24,35 @@
 //! # }
 //! ```
 
-mod curve;
+mod chart;
 mod error;
-mod escape;
 mod file;
 mod findings;
 mod finite;
 pub mod format;
-mod html;
 mod jsonl;
 mod metrics;
+mod page;
 mod run;
 mod rundir;
 mod samples;
-mod scale;
-mod series;
 mod summary;
-mod svg;
 mod table;
+mod tensorboard;
 mod time;
 
+pub use chart::{LineChart, Scale, Series, legend_of};
 pub use error::{Error, Result};
-pub use escape::escape;
 pub use file::write_atomic;
-pub use findings::{Findings, findings};
-pub use html::{html_page, render, write_index, write_report};
 pub use jsonl::{JsonlWriter, read_jsonl, read_jsonl_lenient, truncate_after};
 pub use metrics::{EvalPoint, MetricRow, Stage};
+pub use page::{html_page, render, write_index, write_report};
 pub use run::{Host, RunInfo};
 pub use rundir::RunDir;
 pub use samples::{SampleText, load_samples};
-pub use scale::Scale;
-pub use series::Series;
 pub use summary::{
     AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, SCHEMA, Summary, TextPart,
 };
-pub use svg::{CHART_CSS, LineChart};
 pub use table::{Align, Table};
+pub use tensorboard::EventWriter;
 pub use time::{utc_from_unix, utc_now};

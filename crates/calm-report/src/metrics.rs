@@ -51,25 +51,25 @@ pub struct MetricRow {
     /// Tokens seen.
     pub tokens: u64,
     /// Floating-point operations spent, by the counting rule of the model's cost.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub flops: f64,
     /// Seconds spent in steps of this stage; evaluations and checkpoints are left out.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub seconds: f64,
     /// Training loss of this step.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub loss: f64,
     /// Throughput since the previous row, in tokens per second.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub tokens_per_s: f64,
     /// Share of the device's peak FLOP rate that was used, where the peak is known.
     #[serde(default)]
     pub mfu: Option<f64>,
     /// Global gradient norm before clipping.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub grad_norm: f64,
     /// Learning rate.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub lr: f64,
     /// Autoencoder: KL term, unweighted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,14 +107,14 @@ pub struct EvalPoint {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "finite::maybe_four"
+        deserialize_with = "finite::maybe_four"
     )]
     pub brier: Option<[f64; 4]>,
     /// Standard errors of Brier-1..4.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "finite::maybe_four"
+        deserialize_with = "finite::maybe_four"
     )]
     pub brier_se: Option<[f64; 4]>,
     /// BrierLM, 0 to 100.

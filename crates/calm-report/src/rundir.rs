@@ -113,6 +113,11 @@ impl RunDir {
         self.checkpoints(stage).join("latest")
     }
 
+    /// `tensorboard/<stage>/`: event files, see [`crate::EventWriter`].
+    pub fn tensorboard(&self, stage: Stage) -> PathBuf {
+        self.root.join("tensorboard").join(stage.name())
+    }
+
     /// `report.html`.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")

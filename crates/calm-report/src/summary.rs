@@ -57,10 +57,10 @@ impl TextPart {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AutoencoderSummary {
     /// Share of tokens reconstructed from the posterior mean.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub token_accuracy: f64,
     /// Share of tokens reconstructed from a latent drawn from the posterior.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub noisy_token_accuracy: f64,
     /// Held-out tokens that both shares were counted on.
     pub heldout_tokens: u64,
@@ -71,31 +71,31 @@ pub struct AutoencoderSummary {
 pub struct ModelSummary {
     /// BrierLM: `100 * (Brier-1 * Brier-2 * Brier-3 * Brier-4)^(1/4)`, 0 where the product is
     /// negative (arXiv 2510.27688, section 4.2, Eq. 12 to 15).
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub brier_lm: f64,
     /// Standard error of BrierLM; `null` where it has none.
     pub brier_lm_se: Option<f64>,
     /// Brier-1..4.
-    #[serde(with = "finite::four")]
+    #[serde(deserialize_with = "finite::four")]
     pub brier: [f64; 4],
     /// Standard errors of Brier-1..4.
-    #[serde(with = "finite::four")]
+    #[serde(deserialize_with = "finite::four")]
     pub brier_se: [f64; 4],
     /// Brier-1..4 of the corpus's unigram distribution on the same positions.
-    #[serde(with = "finite::four")]
+    #[serde(deserialize_with = "finite::four")]
     pub unigram_brier: [f64; 4],
     /// Standard errors of `brier - unigram_brier`, paired by window.
-    #[serde(with = "finite::four")]
+    #[serde(deserialize_with = "finite::four")]
     pub over_unigram_se: [f64; 4],
     /// Tokens per step: K, and 1 for a token model.
     pub chunk_size: usize,
     /// Trained parameters, without those of the frozen autoencoder.
     pub parameters: u64,
     /// Floating-point operations spent on training.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub train_flops: f64,
     /// Floating-point operations per generated token, one sample a step (T = 1).
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub infer_flops_per_token: f64,
 }
 
@@ -106,7 +106,7 @@ pub struct BaselineSummary {
     #[serde(flatten)]
     pub model: ModelSummary,
     /// Perplexity on held-out text, per token.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub perplexity: f64,
 }
 
@@ -123,7 +123,7 @@ pub struct Summary {
     /// Training tokens seen, all stages together.
     pub tokens_seen: u64,
     /// Wall-clock seconds, from start to summary.
-    #[serde(with = "finite")]
+    #[serde(deserialize_with = "finite::number")]
     pub wall_seconds: f64,
     /// Largest resident memory of the process, where the system tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

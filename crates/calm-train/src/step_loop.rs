@@ -12,7 +12,7 @@ use calm_eval::EvalConfig;
 use calm_kernels::with_matmul_precision;
 use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
-use calm_report::{EvalPoint, JsonlWriter, MetricRow, RunDir, Stage};
+use calm_report::{EvalPoint, EventWriter, JsonlWriter, MetricRow, RunDir, Stage};
 
 use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
@@ -156,6 +156,7 @@ pub(crate) fn run_stage<T: StageTask>(
         parameters: model.num_params() as u64,
     });
 
+    let mut tensorboard = EventWriter::create(&run.directory.tensorboard(stage), state.step)?;
     // Tokens and seconds at the last logged row.
     let mut row_before = (state.tokens, state.seconds);
     let mut last_saved: Option<u64> = resumed.map(|_| state.step);
@@ -248,6 +249,7 @@ pub(crate) fn run_stage<T: StageTask>(
                 repulsion: part("repulsion"),
             };
             run.metrics.write(&row)?;
+            tensorboard.record(step, &row)?;
             observe(Event::Logged(&row));
         }
 
@@ -263,6 +265,7 @@ pub(crate) fn run_stage<T: StageTask>(
             };
             let point = task.evaluate(&model.valid(), point)?;
             run.history.write(&point)?;
+            tensorboard.record(step, &point)?;
             observe(Event::Evaluated(&point));
         }
         let due = step.is_multiple_of(config.checkpoint_every) || step == config.steps;

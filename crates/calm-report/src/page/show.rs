@@ -1,0 +1,99 @@
+//! Numbers in templates: those of [`crate::format`], in which a line never breaks between a number
+//! and its unit or error. Templates hand out references as well as values.
+
+use crate::findings;
+use crate::format;
+
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
+/// A number of any type of the records, or a reference to one.
+pub(crate) trait Number<T> {
+    fn number(&self) -> T;
+}
+
+impl Number<f64> for f64 {
+    fn number(&self) -> f64 {
+        *self
+    }
+}
+
+impl Number<u64> for u64 {
+    fn number(&self) -> u64 {
+        *self
+    }
+}
+
+impl Number<u64> for usize {
+    fn number(&self) -> u64 {
+        *self as u64
+    }
+}
+
+impl<T, N: Number<T>> Number<T> for &N {
+    fn number(&self) -> T {
+        (*self).number()
+    }
+}
+
+pub(crate) fn grouped(value: impl Number<u64>) -> String {
+    format::grouped(value.number())
+}
+
+pub(crate) fn count(value: impl Number<u64>) -> String {
+    unbroken(&format::count(value.number() as f64))
+}
+
+pub(crate) fn bytes(value: impl Number<u64>) -> String {
+    unbroken(&format::bytes(value.number()))
+}
+
+pub(crate) fn fixed(value: impl Number<f64>, decimals: usize) -> String {
+    format::fixed(value.number(), decimals)
+}
+
+pub(crate) fn signed(value: impl Number<f64>, decimals: usize) -> String {
+    format::signed(value.number(), decimals)
+}
+
+pub(crate) fn percent(share: impl Number<f64>) -> String {
+    unbroken(&format::percent(share.number()))
+}
+
+pub(crate) fn duration(seconds: impl Number<f64>) -> String {
+    unbroken(&format::duration(seconds.number()))
+}
+
+pub(crate) fn significant(value: impl Number<f64>, digits: usize) -> String {
+    unbroken(&format::significant(value.number(), digits))
+}
+
+pub(crate) fn scientific(value: impl Number<f64>, decimals: usize) -> String {
+    unbroken(&format::scientific(value.number(), decimals))
+}
+
+pub(crate) fn with_error(value: impl Number<f64>, error: impl Number<f64>) -> String {
+    unbroken(&format::with_error(value.number(), error.number()))
+}
+
+/// With its error where it has one.
+pub(crate) fn maybe_error(value: impl Number<f64>, error: &Option<f64>) -> String {
+    with_error(value, error.unwrap_or(f64::NAN))
+}
+
+/// A difference in its standard errors.
+pub(crate) fn errors(difference: impl Number<f64>, error: impl Number<f64>) -> String {
+    signed(
+        findings::standard_errors(difference.number(), error.number()),
+        1,
+    )
+}
+
+pub(crate) fn brier_lm_of(brier: &[f64; 4]) -> String {
+    significant(findings::brier_lm_of(brier), 3)
+}
+
+pub(crate) fn listed(names: &[String]) -> String {
+    findings::listed(names)
+}
