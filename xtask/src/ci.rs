@@ -11,7 +11,7 @@ use crate::{process, target_dir, tidy, vulkan};
 type Step = fn(&mut Context) -> Result<Outcome>;
 
 /// The steps: names for `--skip` and `--only`, and what they do.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("fmt", |c| c.cargo("fmt --all --check")),
     ("tidy", |c| match tidy::run(&c.root, &[])? {
         0 => Ok(Outcome::Passed),
@@ -39,6 +39,17 @@ const STEPS: [(&str, Step); 9] = [
         let mut command = process::cargo(&c.root);
         command.args(["test", "--workspace"]);
         c.tests(&mut command)
+    }),
+    // The kernels that this machine would not choose.
+    ("isa", |c| {
+        for isa in ["avx2", "base"] {
+            let mut command = process::cargo(&c.root);
+            command
+                .args(["test", "--package", "calm-gemm"])
+                .env("CALM_ISA", isa);
+            c.tests(&mut command)?;
+        }
+        Ok(Outcome::Passed)
     }),
     ("doc", |c| {
         let mut command = process::cargo(&c.root);

@@ -12,22 +12,23 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("calm-alloc", 0),
     ("calm-files", 0),
-    ("calm-kernels", 0),
+    ("calm-gemm", 0),
     ("calm-data", 1),
+    ("calm-kernels", 1),
     ("calm-report", 1),
-    ("calm-nn", 1),
-    ("calm-autoencoder", 2),
-    ("calm-backbone", 2),
-    ("calm-likelihood-free", 2),
-    ("calm-baseline", 2),
-    ("calm-lm", 3),
-    ("calm-eval", 4),
-    ("calm-train", 5),
-    ("calm-compare", 6),
-    ("calm-cli", 7),
+    ("calm-nn", 2),
+    ("calm-autoencoder", 3),
+    ("calm-backbone", 3),
+    ("calm-likelihood-free", 3),
+    ("calm-baseline", 3),
+    ("calm-lm", 4),
+    ("calm-eval", 5),
+    ("calm-train", 6),
+    ("calm-compare", 7),
+    ("calm-cli", 8),
 ];
 
 /// Low crates that touch files, and that link no tensor library.
@@ -151,7 +152,7 @@ fn check(path: &str, text: &str, found: &mut Vec<String>) {
         .find(|(known, _)| *known == name)
         .map_or(0, |(_, layer)| *layer);
     let is_test = !place.starts_with("src/") || place.ends_with("tests.rs");
-    let no_files = layer <= 2 && !DATA_CRATES.contains(&name) && name != "calm-alloc";
+    let no_files = layer <= 3 && !DATA_CRATES.contains(&name) && name != "calm-alloc";
     // Unit tests close a file.
     let code = text.lines().take_while(|line| *line != "#[cfg(test)]");
     for (i, line) in code

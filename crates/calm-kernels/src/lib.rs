@@ -3,7 +3,7 @@
 //!
 //! | operation | files | CPU | GPUs (feature `cube`) |
 //! |---|---|---|---|
-//! | [`linear`] | `linear/`, on `cpu/gemm/` | kernel | the executor's own product |
+//! | [`linear`] | `linear/`, on [`calm_gemm`] | kernel | the executor's own product |
 //! | [`causal_attention`] | `attention/{cpu,tile}.rs`, `attention/cube.rs` | kernel | kernel |
 //! | [`cached_attention`] | `attention/{cached,tile}.rs` | kernel | plain version |
 //! | [`rms_norm`], [`layer_norm`] | `norm/` | kernel | kernel |
@@ -12,13 +12,13 @@
 //! | [`cross_entropy`] | `cross_entropy/` | kernel | kernel |
 //! | [`gaussian_energy`] | `energy/`, draws from `philox.rs` | kernel | kernel |
 //! | [`AdamW`] | `adamw/` | kernel | kernel |
-//! | [`ArgmaxTable`] | `argmax/`: `rounding` to 8 bits, `products`, `screen` | kernel | plain version |
+//! | [`ArgmaxTable`] | `argmax/`, on [`calm_gemm::Argmax`] | kernel | plain version |
 //! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
 //!
 //! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward
 //! pass, `flex.rs` the way from the CPU executor's tensor to slices, `cpu.rs` the loops, `cube.rs`
-//! the CubeCL source. `cpu/` has what the loops share: matrix products (`gemm/`), vectors of every
-//! width (`lanes/`), the choice of an instruction set (`simd.rs`), rows over threads (`rows.rs`).
+//! the CubeCL source. What the CPU's loops share is in `cpu/` (tensors as slices, rows over threads)
+//! and in calm-gemm (matrix products, vectors of every width, the choice of an instruction set).
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -51,7 +51,7 @@ pub use argmax::ArgmaxTable;
 pub use attention::{cached_attention, causal_attention};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::gaussian_energy;
-pub use linear::{MatmulPrecision, linear, with_matmul_precision};
+pub use linear::{MatmulPrecision, linear, precision_known_on, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::simd::simd;
+use calm_gemm::simd;
 
 /// Blocks of four words made together.
 const BLOCKS: usize = 64;

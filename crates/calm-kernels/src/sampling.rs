@@ -3,7 +3,8 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
+use calm_gemm::by_level;
+use calm_gemm::lanes::{Lanes, exp, largest, replace_all};
 
 /// Scores whose weights are summed together.
 const BLOCK: usize = 256;

@@ -1,5 +1,8 @@
 //! Tests of the charts: places of known points, bands, gaps, labels, escaping.
 
+use plotters::coord::ranged1d::Ranged;
+
+use super::plot::{averaged, thinned};
 use super::*;
 
 fn chart() -> LineChart {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
+use calm_kernels::precision_known_on;
 use calm_lm::CalmModel;
 use calm_nn::mix;
 use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
@@ -121,7 +122,8 @@ pub fn train(
 }
 
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
-    if !experiment.precision.of_products().known_on(options.device) {
+    let precision = experiment.precision.of_products();
+    if !precision_known_on(precision, options.device) {
         return Err(Error::PrecisionNeedsFlex {
             precision: experiment.precision.name(),
             device: options.device_name.to_owned(),

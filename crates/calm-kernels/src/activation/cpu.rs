@@ -1,7 +1,8 @@
 //! The activations over slices.
 
 use crate::cpu::rows::for_rows;
-use crate::cpu::simd::{sigmoid, simd};
+use calm_gemm::simd;
+use calm_gemm::simd::sigmoid;
 
 pub(super) fn silu(x: &[f32], out: &mut [f32]) {
     for_rows(out, 1, |first, out| {

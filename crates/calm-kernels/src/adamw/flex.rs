@@ -4,8 +4,9 @@ use burn::backend::{Flex, tensor::FloatTensor};
 use rayon::prelude::*;
 
 use super::{AdamW, AdamWOps};
-use crate::cpu::simd::{simd, sum};
 use crate::cpu::tensor::{Floats, filled, tensor};
+use calm_gemm::simd;
+use calm_gemm::simd::sum;
 
 /// Numbers of a part.
 const PART: usize = 1 << 14;

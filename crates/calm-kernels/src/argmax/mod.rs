@@ -1,12 +1,6 @@
 //! The best-scoring entry of a table, without making the scores.
 
 mod flex;
-#[cfg(target_arch = "x86_64")]
-mod products;
-#[cfg(target_arch = "x86_64")]
-mod rounding;
-#[cfg(target_arch = "x86_64")]
-mod screen;
 
 use std::sync::Arc;
 

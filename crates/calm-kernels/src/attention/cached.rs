@@ -9,11 +9,11 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::tile::{self, Space, Tile};
-use crate::cpu::gemm::Mat;
-use crate::cpu::shared::Shared;
 use crate::cpu::tensor::{Floats, filled, tensor};
 use crate::linear::matmul_precision;
 use crate::on_flex;
+use calm_gemm::Mat;
+use calm_gemm::Shared;
 
 /// Backends that read a cache where it lies; never differentiated.
 #[backend_extension(Flex)]

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::gemm::{Into, Mat, MatMut, MatmulPrecision, gemm_serial};
-use crate::cpu::lanes::{Lanes, by_level, exp};
-use crate::cpu::shared::Shared;
+use calm_gemm::Shared;
+use calm_gemm::by_level;
+use calm_gemm::lanes::{Lanes, exp};
+use calm_gemm::{Mat, MatMut, MatmulPrecision, Update, gemm_serial};
 
 use super::tile::{self, Seen, Space, Tile, hide, largest_tile, scale};
 
@@ -133,7 +134,7 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
                 let of = |x| sizes.rows(x, kv_heads, b, kv, keys.clone());
                 let (k, v) = (of(saved.k), of(saved.v));
                 let (weights, slopes) = (&mut weights[..n * m], &mut slopes[..n * m]);
-                let overwrite = Into::Overwrite;
+                let overwrite = Update::Overwrite;
                 gemm_serial(q, k.t(), MatMut::new(weights, n, m), overwrite, precision);
                 gemm_serial(grad, v.t(), MatMut::new(slopes, n, m), overwrite, precision);
                 let seen = Seen::new(&rows, &keys);
@@ -145,12 +146,12 @@ fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Sh
                     weights.t(),
                     grad,
                     target(&mut dv[part.clone()]),
-                    Into::Add,
+                    Update::Add,
                     precision,
                 );
-                gemm_serial(slopes.t(), q, target(&mut dk[part]), Into::Add, precision);
+                gemm_serial(slopes.t(), q, target(&mut dk[part]), Update::Add, precision);
                 let target = MatMut::new(&mut dq[..n * width], n, width);
-                gemm_serial(slopes, k, target, Into::Add, precision);
+                gemm_serial(slopes, k, target, Update::Add, precision);
             }
             for (i, dq) in dq[..n * width].chunks_exact(width).enumerate() {
                 // SAFETY: the rows of this head are this task's alone.

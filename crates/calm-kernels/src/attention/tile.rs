@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::cpu::gemm::{Into, Mat, MatMut, MatmulPrecision, gemm_serial};
-use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
-use crate::cpu::shared::Shared;
+use calm_gemm::Shared;
+use calm_gemm::by_level;
+use calm_gemm::lanes::{Lanes, exp, largest, replace_all};
+use calm_gemm::{Mat, MatMut, MatmulPrecision, Update, gemm_serial};
 
 /// Queries of a tile.
 const QUERIES: usize = 128;
@@ -71,12 +72,18 @@ impl Space {
             let scores = &mut self.scores[..n * m];
             let k = tile.k.some_rows(keys.clone());
             let target = MatMut::new(scores, n, m);
-            gemm_serial(tile.q, k.t(), target, Into::Overwrite, tile.precision);
+            gemm_serial(tile.q, k.t(), target, Update::Overwrite, tile.precision);
             let state = (&mut self.log_sums[..], &mut self.totals[..]);
             soften(scores, seen, scale(width), state, &mut self.context);
             let v = tile.v.some_rows(keys);
             let target = MatMut::new(&mut self.context, n, width);
-            gemm_serial(Mat::new(scores, n, m), v, target, Into::Add, tile.precision);
+            gemm_serial(
+                Mat::new(scores, n, m),
+                v,
+                target,
+                Update::Add,
+                tile.precision,
+            );
         }
         let rows = self.context.chunks_exact_mut(width);
         for ((context, top), &total) in rows.zip(&mut self.log_sums).zip(&self.totals) {

@@ -1,8 +1,4 @@
-//! The kernels of the CPU, on plain slices.
+//! What the loops of the CPU share besides calm-gemm's products and vectors.
 
-pub(crate) mod gemm;
-pub(crate) mod lanes;
 pub(crate) mod rows;
-pub(crate) mod shared;
-pub(crate) mod simd;
 pub(crate) mod tensor;

@@ -3,7 +3,7 @@
 use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
 
-use crate::cpu::gemm::Mat;
+use calm_gemm::Mat;
 
 /// A tensor whose numbers lie side by side, read as f32.
 pub(crate) struct Floats(FlexTensor);

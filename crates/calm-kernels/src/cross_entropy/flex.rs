@@ -7,10 +7,11 @@ use burn::backend::{
 use rayon::prelude::*;
 
 use super::CrossEntropyOps;
-use crate::cpu::gemm::{Into, Mat, MatMut, gemm};
-use crate::cpu::lanes::{Lanes, by_level, exp, largest, replace_all};
 use crate::cpu::tensor::{Floats, ids, tensor};
 use crate::linear::matmul_precision;
+use calm_gemm::by_level;
+use calm_gemm::lanes::{Lanes, exp, largest, replace_all};
+use calm_gemm::{Mat, MatMut, Update, gemm};
 
 /// Scores that are made at once: 16 MiB.
 const SCORES: usize = 1 << 22;
@@ -88,7 +89,7 @@ impl Problem {
             let scores = &mut scores[..n * vocab];
             let x = Mat::new(&self.x[some.start * d..some.end * d], n, d);
             let target = MatMut::new(scores, n, vocab);
-            gemm(x, w, target, Into::Overwrite, precision);
+            gemm(x, w, target, Update::Overwrite, precision);
             let losses: Vec<f32> = scores
                 .par_chunks_mut(vocab)
                 .zip(&self.targets[some.clone()])
@@ -106,16 +107,16 @@ impl Problem {
             if let Some((dx, dw)) = &mut grads {
                 let dx = MatMut::new(&mut dx[some.start * d..some.end * d], n, d);
                 let scores = Mat::new(scores, n, vocab);
-                gemm(scores, w.t(), dx, Into::Overwrite, precision);
+                gemm(scores, w.t(), dx, Update::Overwrite, precision);
                 if self.transposed {
                     let dw = MatMut::new(dw, vocab, d);
-                    gemm(scores.t(), x, dw, Into::Add, precision);
+                    gemm(scores.t(), x, dw, Update::Add, precision);
                 } else {
                     gemm(
                         x.t(),
                         scores,
                         MatMut::new(dw, d, vocab),
-                        Into::Add,
+                        Update::Add,
                         precision,
                     );
                 }

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::COINCIDE;
-use crate::cpu::shared::Shared;
-use crate::cpu::simd::{exp, simd, sum};
 use crate::philox::{fill_normals, ln};
+use calm_gemm::Shared;
+use calm_gemm::simd;
+use calm_gemm::simd::{exp, sum};
 
 /// What a score is made of.
 pub(super) struct Problem<'a> {

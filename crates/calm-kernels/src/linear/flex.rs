@@ -3,9 +3,9 @@
 use burn::backend::{Flex, tensor::FloatTensor};
 
 use super::{LinearOps, matmul_precision};
-use crate::cpu::gemm::{Into, Mat, MatMut, gemm};
 use crate::cpu::rows::{column_sums, for_rows};
 use crate::cpu::tensor::{Floats, Matrix, filled, tensor};
+use calm_gemm::{Mat, MatMut, Update, gemm};
 
 impl LinearOps for Flex {
     fn calm_linear(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -26,7 +26,7 @@ impl LinearOps for Flex {
                 }
             });
             let out = MatMut::new(out, rows, n);
-            gemm(x.mat(), w.mat(), out, Into::Add, matmul_precision());
+            gemm(x.mat(), w.mat(), out, Update::Add, matmul_precision());
         });
         tensor(out, [rows, n])
     }
@@ -50,7 +50,7 @@ fn product(a: Mat<'_>, b: Mat<'_>) -> FloatTensor<Flex> {
     let (rows, cols) = (a.rows(), b.cols());
     let out = filled(rows * cols, |out| {
         let out = MatMut::new(out, rows, cols);
-        gemm(a, b, out, Into::Overwrite, matmul_precision());
+        gemm(a, b, out, Update::Overwrite, matmul_precision());
     });
     tensor(out, [rows, cols])
 }

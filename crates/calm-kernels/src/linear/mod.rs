@@ -8,8 +8,8 @@ use std::cell::Cell;
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Device, Tensor};
 
-pub use crate::cpu::gemm::MatmulPrecision;
 use crate::on_flex;
+pub use calm_gemm::MatmulPrecision;
 
 /// Backends with a fused linear layer.
 #[backend_extension(Flex, Autodiff)]
@@ -38,12 +38,9 @@ thread_local! {
     static PRECISION: Cell<MatmulPrecision> = const { Cell::new(MatmulPrecision::F32) };
 }
 
-impl MatmulPrecision {
-    /// Whether products are rounded so on `device`, where its processor can; elsewhere they stay
-    /// in f32.
-    pub fn known_on(self, device: &Device) -> bool {
-        self == Self::F32 || on_flex(device)
-    }
+/// Whether products are rounded so on `device`, where its processor can; elsewhere they stay in f32.
+pub fn precision_known_on(precision: MatmulPrecision, device: &Device) -> bool {
+    precision == MatmulPrecision::F32 || on_flex(device)
 }
 
 /// Runs `work` with the matrix products that this thread begins, forward and backward, rounded as

@@ -1,7 +1,8 @@
 //! The norms row by row.
 
 use crate::cpu::rows::{for_rows, for_rows_summing};
-use crate::cpu::simd::{simd, sum};
+use calm_gemm::simd;
+use calm_gemm::simd::sum;
 
 pub(super) fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
     let d = w.len();

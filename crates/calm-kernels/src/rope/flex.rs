@@ -4,8 +4,8 @@ use burn::backend::{Flex, tensor::FloatTensor};
 
 use super::RopeOps;
 use crate::cpu::rows::for_rows;
-use crate::cpu::simd::simd;
 use crate::cpu::tensor::{Floats, filled, tensor};
+use calm_gemm::simd;
 
 impl RopeOps for Flex {
     fn calm_rope(

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use self::pack::{lanes, pack};
 use super::blocks::{self, Kernel, Left, Tile};
-use super::{Into, Mat, MatMut, MatmulPrecision};
+use super::{Mat, MatMut, MatmulPrecision, Update};
+use crate::simd::{Level, level};
 
 /// Rows of a tile of the result.
 const MR: usize = 6;
@@ -18,14 +19,13 @@ const NR: usize = 64;
 
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| is_x86_feature_detected!("avx512f"))
+    level() == Level::Wide
 }
 
 /// Whether it has the dot product of bf16 pairs.
 pub(super) fn has_bf16() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| is_x86_feature_detected!("avx512bf16"))
+    *FOUND.get_or_init(|| available() && is_x86_feature_detected!("avx512bf16"))
 }
 
 /// The product, on `threads` threads.
@@ -37,7 +37,7 @@ pub(super) fn gemm(
     a: Mat<'_>,
     b: Mat<'_>,
     c: MatMut<'_>,
-    into: Into,
+    into: Update,
     precision: MatmulPrecision,
 ) {
     assert!(available());

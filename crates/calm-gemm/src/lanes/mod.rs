@@ -5,7 +5,7 @@ mod vectors;
 
 /// A vector of `N` numbers. The methods are safe to call where the machine has the instructions,
 /// which is what the caller of a `by_level!` function has checked.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Copy {
     const N: usize;
 
     fn zero() -> Self;
@@ -50,7 +50,7 @@ const MAGIC: f32 = 12_582_912.0;
 
 /// `e^x` within 2 units in the last place; constant below -87.3 (1.2e-38) and above 88.3 (2.2e38).
 #[inline(always)]
-pub(crate) fn exp<V: Lanes>(x: V) -> V {
+pub fn exp<V: Lanes>(x: V) -> V {
     let c = V::splat;
     let x = x.at_least(c(-87.3)).at_most(c(88.3));
     let shifted = c(MAGIC).add_product(x, c(std::f32::consts::LOG2_E));
@@ -70,7 +70,7 @@ pub(crate) fn exp<V: Lanes>(x: V) -> V {
 
 /// The largest of some numbers, `-inf` of none; what is no number is passed over.
 #[inline(always)]
-pub(crate) fn largest<V: Lanes>(row: &[f32]) -> f32 {
+pub fn largest<V: Lanes>(row: &[f32]) -> f32 {
     let whole = row.len() / V::N * V::N;
     let mut tops = V::splat(f32::NEG_INFINITY);
     for j in (0..whole).step_by(V::N) {
@@ -83,7 +83,7 @@ pub(crate) fn largest<V: Lanes>(row: &[f32]) -> f32 {
 
 /// `f` of every number of a row, in place, and the sum of the results.
 #[inline(always)]
-pub(crate) fn replace_all<V: Lanes>(
+pub fn replace_all<V: Lanes>(
     row: &mut [f32],
     many: impl Fn(V) -> V,
     one: impl Fn(f32) -> f32,
@@ -105,13 +105,14 @@ pub(crate) fn replace_all<V: Lanes>(
 
 /// Makes a function of a kernel that is generic over [`Lanes`] and the given constants: compiled
 /// once for each instruction set, picked at run time.
+#[macro_export]
 macro_rules! by_level {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? = $kernel:ident [$($constant:literal),*]) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::cpu::simd::{Level, level};
+                use $crate::simd::{Level, level};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn wide($($arg: $ty),*) $(-> $out)? {
                     $kernel::<std::arch::x86_64::__m512 $(, $constant)*>($($arg),*)
@@ -132,8 +133,6 @@ macro_rules! by_level {
         }
     };
 }
-pub(crate) use by_level;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,10 +179,11 @@ mod tests {
         check::<[f32; 8]>();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            use crate::simd::{Level, level};
+            if level() >= Level::Middle {
                 check::<std::arch::x86_64::__m256>();
             }
-            if is_x86_feature_detected!("avx512f") {
+            if level() == Level::Wide {
                 check::<std::arch::x86_64::__m512>();
             }
         }

@@ -3,41 +3,50 @@
 use std::sync::OnceLock;
 
 /// Instruction sets that loops are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    Wide,
-    Middle,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the program was compiled for.
     Base,
+    /// AVX2 and FMA.
+    Middle,
+    /// AVX-512 F, BW, DQ and VL.
+    Wide,
 }
 
-pub(crate) fn level() -> Level {
+/// The best that this machine has and `CALM_ISA` (`base`, `avx2`, `avx512`) allows.
+///
+/// # Panics
+/// Where `CALM_ISA` is none of these: a misspelt test would test something else.
+pub fn level() -> Level {
     static FOUND: OnceLock<Level> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let all = |wanted: &[bool]| wanted.iter().all(|&found| found);
-            let middle = all(&[
-                is_x86_feature_detected!("avx2"),
-                is_x86_feature_detected!("fma"),
-            ]);
-            let wide = all(&[
-                is_x86_feature_detected!("avx512f"),
-                is_x86_feature_detected!("avx512bw"),
-                is_x86_feature_detected!("avx512dq"),
-                is_x86_feature_detected!("avx512vl"),
-            ]);
-            if middle && wide {
-                return Level::Wide;
-            }
-            if middle {
-                return Level::Middle;
-            }
-        }
-        Level::Base
+        let allowed = match std::env::var("CALM_ISA").as_deref() {
+            Err(_) | Ok("avx512") => Level::Wide,
+            Ok("avx2") => Level::Middle,
+            Ok("base") => Level::Base,
+            Ok(other) => panic!("CALM_ISA is base, avx2 or avx512, not {other:?}"),
+        };
+        detected().min(allowed)
     })
 }
 
+fn detected() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let middle = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        if middle {
+            return if wide { Level::Wide } else { Level::Middle };
+        }
+    }
+    Level::Base
+}
+
 /// Compiles a function once per instruction set and picks at run time.
+#[macro_export]
 macro_rules! simd {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -48,7 +57,7 @@ macro_rules! simd {
 
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::cpu::simd::{Level, level};
+                use $crate::simd::{Level, level};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn wide($($arg: $ty),*) $(-> $out)? {
                     base($($arg),*)
@@ -69,15 +78,13 @@ macro_rules! simd {
         }
     };
 }
-pub(crate) use simd;
-
 /// Numbers that are summed side by side: the order of a sum, and so its rounding, is the same on
 /// every machine.
 const LANES: usize = 32;
 
 /// `sum of f(i) for i < n`, in [`LANES`] partial sums.
 #[inline(always)]
-pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut partial = [0.0f32; LANES];
     let whole = n / LANES * LANES;
     let mut first = 0;
@@ -100,15 +107,15 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     partial[0]
 }
 
-/// [`crate::cpu::lanes::exp`] of one number.
+/// [`crate::lanes::exp`] of one number.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     super::lanes::exp(x)
 }
 
 /// `1 / (1 + e^-x)`
 #[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

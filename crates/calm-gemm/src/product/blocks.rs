@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-use super::{Into, Mat, MatMut};
-use crate::cpu::shared::Shared;
+use super::{Mat, MatMut, Update};
+use crate::Shared;
 
 /// What a copied factor consists of.
 pub(super) trait Word: Copy + Default + Send + Sync + 'static {
@@ -154,7 +154,7 @@ pub(super) unsafe fn gemm<K: Kernel>(
     a: Mat<'_>,
     b: Mat<'_>,
     c: MatMut<'_>,
-    into: Into,
+    into: Update,
 ) {
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     assert!(a.cols > 0, "a product without depth");
@@ -201,7 +201,7 @@ unsafe fn block<K: Kernel>(
     stride: usize,
     rows: Range<usize>,
     cols: Range<usize>,
-    into: Into,
+    into: Update,
 ) {
     let depth = a.cols;
     let work = |left: &mut Vec<K::Word>, right: &mut Vec<K::Word>| {
@@ -210,7 +210,7 @@ unsafe fn block<K: Kernel>(
             for first_depth in (0..depth).step_by(K::KC) {
                 let some_depth = first_depth..depth.min(first_depth + K::KC);
                 let words = some_depth.len().div_ceil(K::DEPTH);
-                let add = into == Into::Add || first_depth > 0;
+                let add = into == Update::Add || first_depth > 0;
                 // SAFETY: the ranges lie inside the factor.
                 unsafe { K::right(b, some_cols.clone(), some_depth.clone(), right) };
                 for first_row in rows.clone().step_by(K::MC) {

@@ -3,13 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::{Line, PANEL, WORD};
+use crate::simd::{Level, level};
 
 /// Rows at a time: with two registers a row, 24 sums.
 pub(super) const ROWS: usize = 12;
 
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
+    level() == Level::Wide && is_x86_feature_detected!("avx512vnni")
 }
 
 /// `R` rows and one panel: two registers a row.

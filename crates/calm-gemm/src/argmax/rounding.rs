@@ -1,7 +1,7 @@
 //! Vectors rounded to small integers, with what the bounds of their products need.
 
 use super::products::{SHIFT, WORD};
-use crate::cpu::simd::simd;
+use crate::simd;
 
 /// Relative slack for the f32 arithmetic of bounds and scores.
 const SLACK: f32 = 1e-5;

@@ -4,13 +4,14 @@
 use std::arch::x86_64::*;
 
 use super::{Line, PANEL, WORD};
+use crate::simd::{Level, level};
 
 /// Rows at a time: with two registers a row, eight sums; one or two rows take four each.
 pub(super) const ROWS: usize = 4;
 
 /// Whether this machine has the instructions.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2")
+    level() >= Level::Middle
 }
 
 /// `R` rows and one panel.

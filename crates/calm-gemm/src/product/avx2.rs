@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::blocks::{self, AHEAD, Kernel, Left, Tile, panels};
-use super::{Into, Mat, MatMut};
-use crate::cpu::simd::{Level, level};
+use super::{Mat, MatMut, Update};
+use crate::simd::{Level, level};
 
 /// Rows of a tile of the result.
 const MR: usize = 6;
@@ -21,7 +21,7 @@ pub(super) fn available() -> bool {
 ///
 /// # Panics
 /// Where the machine lacks the instructions or the dimensions disagree.
-pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
     assert!(available());
     // SAFETY: the instructions were found.
     unsafe { blocks::gemm::<F32>(threads, a, b, c, into) };

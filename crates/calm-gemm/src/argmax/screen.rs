@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::products::{Line, MOST_ROWS, PANEL, Products, SHIFT, WORD};
 use super::rounding::{Rounded, Rows, round};
-use crate::cpu::simd::simd;
+use crate::simd;
 
 /// Rows that a task goes over for each panel: their numbers stay in the second-level cache.
 const ROWS: usize = 240;

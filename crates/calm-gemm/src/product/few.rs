@@ -1,9 +1,10 @@
 //! Products with a handful of rows on the left, as decoding has them: nothing is packed, because
 //! every number of the right factor is used a few times only. The time is that of reading it.
 
-use super::{Into, Mat, MatMut};
-use crate::cpu::lanes::{Lanes, by_level};
-use crate::cpu::shared::Shared;
+use super::{Mat, MatMut, Update};
+use crate::Shared;
+use crate::by_level;
+use crate::lanes::Lanes;
 
 /// Left factors of up to this many rows come here.
 pub(super) const MOST_ROWS: usize = 5;
@@ -18,7 +19,7 @@ pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
 const PARTS: usize = 4;
 
 /// The product; see [`super::gemm`].
-pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
     if b.col_stride == 1 {
         row_major(threads, a, b, c, into);
     } else {
@@ -35,7 +36,7 @@ fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 }
 
 /// Shared out by depth, so that every thread reads memory from one end to the other.
-fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
     let (rows, cols) = (c.rows, c.cols);
     let part = |depth: std::ops::Range<usize>, sums: &mut [f32]| {
         let x = (&a.data[depth.start..], a.row_stride, depth.len());
@@ -57,7 +58,7 @@ fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) 
     for (i, target) in c.data.chunks_mut(c.stride).enumerate().take(rows) {
         for (j, target) in target.iter_mut().enumerate().take(cols) {
             let total: f32 = space.iter().skip(i * cols + j).step_by(rows * cols).sum();
-            *target = if into == Into::Add {
+            *target = if into == Update::Add {
                 *target + total
             } else {
                 total
@@ -67,7 +68,7 @@ fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) 
 }
 
 /// Shared out by columns, which are rows of memory here.
-fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     let target = Shared::new(c.data);
     let part = |cols: std::ops::Range<usize>| {
@@ -77,7 +78,7 @@ fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Int
         by_columns_of_b(rows, (a.data, a.row_stride, a.cols), b, (&mut sums, width));
         for (i, sums) in sums.chunks_exact_mut(width).enumerate() {
             let at = i * stride + cols.start;
-            if into == Into::Add {
+            if into == Update::Add {
                 // SAFETY: no other thread writes these columns.
                 let before = unsafe { target.read(at, width) };
                 for (sum, before) in sums.iter_mut().zip(before) {
@@ -280,10 +281,11 @@ mod tests {
         check::<[f32; 8]>();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            use crate::simd::{Level, level};
+            if level() >= Level::Middle {
                 check::<std::arch::x86_64::__m256>();
             }
-            if is_x86_feature_detected!("avx512f") {
+            if level() == Level::Wide {
                 check::<std::arch::x86_64::__m512>();
             }
         }

@@ -30,7 +30,7 @@ impl MatmulPrecision {
     /// aside.
     pub fn on_this_machine(self) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if avx512::available() && avx512::has_bf16() {
+        if avx512::has_bf16() {
             return self;
         }
         Self::F32
@@ -39,7 +39,7 @@ impl MatmulPrecision {
 
 /// A matrix that is read: any strides, so a transposed view costs nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mat<'a> {
+pub struct Mat<'a> {
     data: &'a [f32],
     rows: usize,
     cols: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Mat<'a> {
 
 impl<'a> Mat<'a> {
     /// A row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(data, [rows, cols], [cols, 1])
     }
 
@@ -57,7 +57,7 @@ impl<'a> Mat<'a> {
     ///
     /// # Panics
     /// Where the last entry lies outside `data`.
-    pub(crate) fn strided(data: &'a [f32], dims: [usize; 2], strides: [usize; 2]) -> Self {
+    pub fn strided(data: &'a [f32], dims: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, cols] = dims;
         let [row_stride, col_stride] = strides;
         assert!(
@@ -76,11 +76,13 @@ impl<'a> Mat<'a> {
         }
     }
 
-    pub(crate) fn rows(&self) -> usize {
+    /// Rows of the view.
+    pub fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(crate) fn cols(&self) -> usize {
+    /// Columns of the view.
+    pub fn cols(&self) -> usize {
         self.cols
     }
 
@@ -88,7 +90,7 @@ impl<'a> Mat<'a> {
     ///
     /// # Panics
     /// Where the range ends after the last row.
-    pub(crate) fn some_rows(self, rows: std::ops::Range<usize>) -> Self {
+    pub fn some_rows(self, rows: std::ops::Range<usize>) -> Self {
         assert!(rows.end <= self.rows, "{rows:?} of {}", self.rows);
         Self {
             data: &self.data[rows.start * self.row_stride..],
@@ -98,7 +100,7 @@ impl<'a> Mat<'a> {
     }
 
     /// The transposed view.
-    pub(crate) fn t(self) -> Self {
+    pub fn t(self) -> Self {
         Self {
             rows: self.cols,
             cols: self.rows,
@@ -111,7 +113,7 @@ impl<'a> Mat<'a> {
 
 /// A matrix that is written: rows of `cols` neighbours, `stride` apart.
 #[derive(Debug)]
-pub(crate) struct MatMut<'a> {
+pub struct MatMut<'a> {
     data: &'a mut [f32],
     rows: usize,
     cols: usize,
@@ -120,7 +122,7 @@ pub(crate) struct MatMut<'a> {
 
 impl<'a> MatMut<'a> {
     /// A row-major matrix.
-    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
@@ -128,7 +130,7 @@ impl<'a> MatMut<'a> {
     ///
     /// # Panics
     /// Where the last entry lies outside `data`.
-    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
         assert!(
             rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(),
             "a {rows} x {cols} matrix with stride {stride} does not fit {} numbers",
@@ -146,7 +148,7 @@ impl<'a> MatMut<'a> {
 
 /// Whether a product overwrites or adds to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Into {
+pub enum Update {
     /// `c = a b`
     Overwrite,
     /// `c += a b`
@@ -163,7 +165,7 @@ const FEW_PARALLEL_FROM: usize = 1 << 15;
 ///
 /// # Panics
 /// Where the dimensions disagree.
-pub(crate) fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into, precision: MatmulPrecision) {
+pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update, precision: MatmulPrecision) {
     let work = a.rows * a.cols * b.cols;
     // A few rows wait for memory, not for arithmetic.
     let from = if few::fits(&a, &b) {
@@ -180,11 +182,11 @@ pub(crate) fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into, precision:
 }
 
 /// [`gemm`] on the calling thread alone, for callers that are parallel themselves.
-pub(crate) fn gemm_serial(
+pub fn gemm_serial(
     a: Mat<'_>,
     b: Mat<'_>,
     c: MatMut<'_>,
-    into: Into,
+    into: Update,
     precision: MatmulPrecision,
 ) {
     gemm_on(1, a, b, c, into, precision);
@@ -195,7 +197,7 @@ fn gemm_on(
     a: Mat<'_>,
     b: Mat<'_>,
     c: MatMut<'_>,
-    into: Into,
+    into: Update,
     precision: MatmulPrecision,
 ) {
     assert_eq!(
@@ -213,7 +215,7 @@ fn gemm_on(
         return;
     }
     if a.cols == 0 {
-        if into == Into::Overwrite {
+        if into == Update::Overwrite {
             for row in c.data.chunks_mut(c.stride.max(1)).take(c.rows) {
                 row[..c.cols].fill(0.0);
             }
@@ -235,7 +237,7 @@ fn gemm_on(
 }
 
 /// The `gemm` crate, which has kernels for NEON and for plain Rust.
-fn fallback(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
+fn fallback(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
     let parallelism = if threads > 1 {
         gemm::Parallelism::Rayon(threads)
     } else {
@@ -251,7 +253,7 @@ fn fallback(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
             c.data.as_mut_ptr(),
             1,
             c.stride as isize,
-            into == Into::Add,
+            into == Update::Add,
             a.data.as_ptr(),
             a.col_stride as isize,
             a.row_stride as isize,
@@ -269,10 +271,10 @@ fn fallback(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Into) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         (0..n)
             .map(|_| {
@@ -320,7 +322,7 @@ mod tests {
         [20, 70, 1100],
     ];
 
-    fn check(product: impl Fn(usize, Mat<'_>, Mat<'_>, MatMut<'_>, Into), tolerance: f64) {
+    fn check(product: impl Fn(usize, Mat<'_>, Mat<'_>, MatMut<'_>, Update), tolerance: f64) {
         for [m, n, k] in SHAPES {
             let (x, y) = (numbers(m * k, 1), numbers(k * n, 2));
             for transposed in 0..4 {
@@ -336,12 +338,12 @@ mod tests {
                 };
                 let expected = plain(a, b);
                 for threads in [1, 2, 3] {
-                    for into in [Into::Overwrite, Into::Add] {
+                    for into in [Update::Overwrite, Update::Add] {
                         let stride = n + 3;
                         let mut c = vec![2.0f32; m * stride];
                         let target = MatMut::strided(&mut c, m, n, stride);
                         product(threads, a, b, target, into);
-                        let start = if into == Into::Add { 2.0 } else { 0.0 };
+                        let start = if into == Update::Add { 2.0 } else { 0.0 };
                         for (e, &(sum, size)) in expected.iter().enumerate() {
                             let got = f64::from(c[e / n * stride + e % n]) - start;
                             assert!(
@@ -398,7 +400,7 @@ mod tests {
             a,
             b,
             MatMut::new(&mut c, 2, 3),
-            Into::Add,
+            Update::Add,
             MatmulPrecision::F32,
         );
         assert_eq!(c, [1.0; 6]);
@@ -406,7 +408,7 @@ mod tests {
             a,
             b,
             MatMut::new(&mut c, 2, 3),
-            Into::Overwrite,
+            Update::Overwrite,
             MatmulPrecision::F32,
         );
         assert_eq!(c, [0.0; 6]);
@@ -414,7 +416,7 @@ mod tests {
         let mut c = [1.0; 6];
         let target = MatMut::strided(&mut c, 1, 2, 3);
         let (a, b) = (Mat::new(&[], 1, 0), Mat::new(&[], 0, 2));
-        gemm(a, b, target, Into::Overwrite, MatmulPrecision::F32);
+        gemm(a, b, target, Update::Overwrite, MatmulPrecision::F32);
         assert_eq!(c, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
     }
 }

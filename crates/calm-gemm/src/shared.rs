@@ -2,7 +2,7 @@
 
 /// A pointer that may cross threads.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared {
+pub struct Shared {
     start: *mut f32,
     len: usize,
 }
@@ -13,7 +13,8 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(crate) fn new(data: &mut [f32]) -> Self {
+    /// For as long as the borrow that it is made from.
+    pub fn new(data: &mut [f32]) -> Self {
         Self {
             start: data.as_mut_ptr(),
             len: data.len(),
@@ -24,7 +25,7 @@ impl Shared {
     ///
     /// # Panics
     /// Where it lies outside.
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+    pub fn at(self, offset: usize) -> *mut f32 {
         assert!(offset < self.len, "{offset} of {}", self.len);
         // SAFETY: inside, as was just checked.
         unsafe { self.start.add(offset) }
@@ -34,7 +35,7 @@ impl Shared {
     ///
     /// # Safety
     /// No other thread writes there meanwhile, and the slice is still borrowed.
-    pub(crate) unsafe fn read<'a>(self, offset: usize, len: usize) -> &'a [f32] {
+    pub unsafe fn read<'a>(self, offset: usize, len: usize) -> &'a [f32] {
         assert!(offset + len <= self.len, "{offset} of {}", self.len);
         // SAFETY: inside, and the caller's promise.
         unsafe { std::slice::from_raw_parts(self.start.add(offset), len) }
@@ -44,7 +45,7 @@ impl Shared {
     ///
     /// # Safety
     /// No other thread reads or writes there meanwhile, and the slice is still borrowed.
-    pub(crate) unsafe fn write(self, offset: usize, values: &[f32]) {
+    pub unsafe fn write(self, offset: usize, values: &[f32]) {
         assert!(
             offset + values.len() <= self.len,
             "{offset} of {}",

@@ -1,0 +1,111 @@
+//! The entry of a table with the largest product.
+
+#[cfg(target_arch = "x86_64")]
+mod products;
+#[cfg(target_arch = "x86_64")]
+mod rounding;
+#[cfg(target_arch = "x86_64")]
+mod screen;
+
+use rayon::prelude::*;
+
+use crate::{Mat, MatMut, MatmulPrecision, Update, gemm};
+
+/// A table of vectors `[V, d]`, prepared once to be searched often for the one with the largest
+/// product.
+///
+/// Where the machine has AVX2 or AVX-512 VNNI, products of roundings to 8 bits come first, with a
+/// bound on how far each can be off; only what may be the largest by that bound (a few entries of
+/// thousands) is multiplied exactly. The answer is that of the unrounded numbers.
+#[derive(Debug)]
+pub struct Argmax {
+    dims: [usize; 2],
+    #[cfg(target_arch = "x86_64")]
+    screen: Option<screen::Screen>,
+}
+
+impl Argmax {
+    /// Prepares a table, which takes as long as a few dozen rows.
+    ///
+    /// # Panics
+    /// Where the table is not `V d` numbers, or V or d is 0.
+    pub fn new(table: &[f32], [vocab, d]: [usize; 2]) -> Self {
+        assert!(vocab * d > 0, "a table without entries");
+        assert_eq!(table.len(), vocab * d, "a table of {vocab} vectors of {d}");
+        Self {
+            dims: [vocab, d],
+            #[cfg(target_arch = "x86_64")]
+            screen: screen::Screen::new(table, [vocab, d]),
+        }
+    }
+
+    /// For each row of x `[rows, d]` the first entry of the table with the largest product; `table`
+    /// is the one that was prepared.
+    ///
+    /// # Panics
+    /// Where x or the table is not of the prepared sizes.
+    pub fn search(&self, x: &[f32], table: &[f32]) -> Vec<i32> {
+        let [vocab, d] = self.dims;
+        assert!(table.len() == vocab * d && x.len().is_multiple_of(d));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(screen) = &self.screen {
+            return screen.search(x, table);
+        }
+        by_scores(x, table, d)
+    }
+}
+
+/// Scores that are made at once: 1 MiB.
+const SCORES: usize = 1 << 18;
+
+/// Makes the scores of a few rows at a time.
+fn by_scores(x: &[f32], table: &[f32], d: usize) -> Vec<i32> {
+    let (rows, vocab) = (x.len() / d, table.len() / d);
+    let block = (SCORES / vocab).clamp(1, rows.max(1));
+    let mut scores = vec![0.0; block * vocab];
+    let mut best = Vec::with_capacity(rows);
+    for x in x.chunks(block * d) {
+        let n = x.len() / d;
+        let scores = &mut scores[..n * vocab];
+        gemm(
+            Mat::new(x, n, d),
+            Mat::new(table, vocab, d).t(),
+            MatMut::new(scores, n, vocab),
+            Update::Overwrite,
+            MatmulPrecision::F32,
+        );
+        best.par_extend(scores.par_chunks(vocab).map(first_largest));
+    }
+    best
+}
+
+fn first_largest(row: &[f32]) -> i32 {
+    let mut best = 0;
+    for (i, &score) in row.iter().enumerate() {
+        if score > row[best] {
+            best = i;
+        }
+    }
+    best as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::tests::numbers;
+
+    /// All ways that the machine has, on the same numbers.
+    #[test]
+    fn the_screen_finds_what_the_scores_find() {
+        let [rows, vocab, d] = [57, 333, 70];
+        let (x, table) = (numbers(rows * d, 1), numbers(vocab * d, 2));
+        let expected = by_scores(&x, &table, d);
+        assert_eq!(Argmax::new(&table, [vocab, d]).search(&x, &table), expected);
+        #[cfg(target_arch = "x86_64")]
+        for products in products::Products::all() {
+            let screen = screen::Screen::through(products, &table, [vocab, d]);
+            let found = screen.expect("a finite table").search(&x, &table);
+            assert_eq!(found, expected, "{products:?}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Matrix products on CPUs in f32 and through bf16, and the search for a table's entry with the
+//! largest product, on plain slices: no tensors, no allocation but for blocks in reading order.
+//!
+//! | operation | files | AVX-512 | AVX2 and FMA | elsewhere |
+//! |---|---|---|---|---|
+//! | [`gemm`], [`gemm_serial`] | `product.rs`, `product/` | kernel, bf16 where it has the products | kernel | the `gemm` crate |
+//! | the same with at most five rows | `product/few.rs` | reads the right factor once, as it lies | likewise | likewise |
+//! | [`Argmax`] | `argmax.rs`, `argmax/` | 8-bit products (VNNI), then exact ones | likewise (`maddubs`) | scores |
+//!
+//! What both are written in serves other kernels too: a loop compiled for every instruction set
+//! ([`simd!`], [`by_level!`] over [`lanes`]) and a slice that threads share ([`Shared`]).
+//! `CALM_ISA=avx2` or `CALM_ISA=base` in the environment holds a program to less than its machine
+//! has, which is how one machine tests the kernels of others.
+//!
+//! ```
+//! use calm_gemm::{Mat, MatMut, MatmulPrecision, Update, gemm};
+//!
+//! let (a, b) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0]);
+//! let mut c = [0.0; 2];
+//! let target = MatMut::new(&mut c, 2, 1);
+//! gemm(Mat::new(&a, 2, 2), Mat::new(&b, 2, 1), target, Update::Overwrite, MatmulPrecision::F32);
+//! assert_eq!(c, [17.0, 39.0]);
+//! ```
+
+mod argmax;
+#[doc(hidden)]
+pub mod lanes;
+mod product;
+mod shared;
+pub mod simd;
+
+pub use argmax::Argmax;
+pub use product::{Mat, MatMut, MatmulPrecision, Update, gemm, gemm_serial};
+pub use shared::Shared;
