@@ -10,7 +10,7 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
-    AutoencoderSection, CalmModel, CalmRollout, GenerateOptions, Generator, HeadSection,
+    AutoencoderSettings, CalmModel, CalmRollout, EnergyHeadSettings, GenerateOptions, Generator,
     ModelConfig,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
@@ -111,7 +111,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
         latent_size: 128,
         window,
         init_std: 0.02,
-        autoencoder: AutoencoderSection {
+        autoencoder: AutoencoderSettings {
             hidden_size: 512,
             intermediate_size: 1280,
             encoder_layers: 2,
@@ -123,7 +123,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
             kl_floor: 0.5,
         },
         backbone: transformer(),
-        head: HeadSection {
+        head: EnergyHeadSettings {
             blocks: 2,
             noise_size: 64,
             samples: 8,

@@ -207,11 +207,15 @@ struct Pair {
     /// The smallest and the largest of them.
     ratio_range: [f64; 2],
     rounds: usize,
+    /// The smallest and the largest FLOP/s of the best matrix product, measured beside every run of
+    /// either: what the machine gave. Where neighbours share its cores it is not one machine.
+    matmul_peak_range: Option<[f64; 2]>,
 }
 
 fn peer(options: &Options) -> Result<(), String> {
     println!(
-        "job              dtype         ours      peer  ratio (range)         ours, peer above start"
+        "job              dtype         ours      peer  ratio (range)         ours, peer above start  \
+         matmul GFLOP/s"
     );
     let mut all = Vec::new();
     for (job, precision) in options.work() {
@@ -230,12 +234,20 @@ fn peer(options: &Options) -> Result<(), String> {
             .map(|(ours, peer)| ours.tokens_per_s / peer.tokens_per_s)
             .collect();
         let ratio = median(&mut ratios);
+        let mut peaks: Vec<f64> = [&ours, &peers]
+            .into_iter()
+            .flatten()
+            .filter_map(|timing| timing.matmul_peak)
+            .collect();
+        peaks.sort_by(f64::total_cmp);
+        let matmul_peak_range = peaks.first().zip(peaks.last()).map(|(&a, &b)| [a, b]);
         let pair = Pair {
             ours: middle(ours),
             peer: middle(peers),
             ratio,
             ratio_range: [ratios[0], ratios[ratios.len() - 1]],
             rounds: options.rounds,
+            matmul_peak_range,
         };
         // Where the processor lacks products of bf16, ours are in f32 while the peer emulates them.
         let dtypes = match (&pair.ours.dtype, &pair.peer.dtype) {
@@ -243,7 +255,7 @@ fn peer(options: &Options) -> Result<(), String> {
             (ours, peer) => format!("{ours}/{peer}"),
         };
         println!(
-            "{:<16} {:<8} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB",
+            "{:<16} {:<8} {:>9.0} {:>9.0}  {:.2} ({:.2} to {:.2})    {} MiB, {} MiB    {}",
             job,
             dtypes,
             pair.ours.tokens_per_s,
@@ -253,6 +265,10 @@ fn peer(options: &Options) -> Result<(), String> {
             pair.ratio_range[1],
             above_start(&pair.ours),
             above_start(&pair.peer),
+            pair.matmul_peak_range
+                .map_or("-".to_owned(), |[low, high]| {
+                    format!("{:.0} to {:.0}", low / 1e9, high / 1e9)
+                }),
         );
         all.push(pair);
         save(options, &all)?;

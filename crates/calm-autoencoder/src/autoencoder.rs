@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
 use calm_kernels::{Projection, cross_entropy};
-use calm_nn::{ChunkDecoder, ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, rms_norm};
+use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, rms_norm};
 use serde::{Deserialize, Serialize};
 
 pub use greedy::{BegunChunks, GreedyDecoder};
@@ -23,6 +23,14 @@ pub struct AutoencoderConfig {
     pub chunk_size: usize,
     /// Latent width, l.
     pub latent_size: usize,
+    /// What it shares with no other part.
+    pub settings: AutoencoderSettings,
+}
+
+/// What a [`ChunkAutoencoder`] shares with no other part of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderSettings {
     /// Hidden width, d.
     pub hidden_size: usize,
     /// Inner width of the SwiGLU.
@@ -52,23 +60,33 @@ impl AutoencoderConfig {
         ConfigError::positive("vocab_size", self.vocab_size)?;
         ConfigError::positive("chunk_size", self.chunk_size)?;
         ConfigError::positive("latent_size", self.latent_size)?;
-        ConfigError::positive("hidden_size", self.hidden_size)?;
-        ConfigError::positive("intermediate_size", self.intermediate_size)?;
-        ConfigError::positive("encoder_layers", self.encoder_layers)?;
-        ConfigError::positive("decoder_layers", self.decoder_layers)?;
+        ConfigError::positive("hidden_size", self.settings.hidden_size)?;
+        ConfigError::positive("intermediate_size", self.settings.intermediate_size)?;
+        ConfigError::positive("encoder_layers", self.settings.encoder_layers)?;
+        ConfigError::positive("decoder_layers", self.settings.decoder_layers)?;
         // An odd count would leave a layer unused: half of them work on either stage.
-        ConfigError::multiple("encoder_layers", self.encoder_layers, "two stages", 2)?;
-        ConfigError::multiple("decoder_layers", self.decoder_layers, "two stages", 2)?;
+        ConfigError::multiple(
+            "encoder_layers",
+            self.settings.encoder_layers,
+            "two stages",
+            2,
+        )?;
+        ConfigError::multiple(
+            "decoder_layers",
+            self.settings.decoder_layers,
+            "two stages",
+            2,
+        )?;
         for (field, value) in [
-            ("token_dropout", self.token_dropout),
-            ("latent_dropout", self.latent_dropout),
+            ("token_dropout", self.settings.token_dropout),
+            ("latent_dropout", self.settings.latent_dropout),
         ] {
             ConfigError::range(field, value, (0.0..1.0).contains(&value), "0 <= p < 1")?;
         }
         for (field, value) in [
-            ("kl_weight", self.kl_weight),
-            ("kl_floor", self.kl_floor),
-            ("norm_eps", self.norm_eps),
+            ("kl_weight", self.settings.kl_weight),
+            ("kl_floor", self.settings.kl_floor),
+            ("norm_eps", self.settings.norm_eps),
         ] {
             ConfigError::range(
                 field,
@@ -86,31 +104,33 @@ impl AutoencoderConfig {
             encoder: Encoder::new(self, init),
             decoder: Decoder::new(self, init),
             chunk_size: self.chunk_size,
-            token_dropout: self.token_dropout,
-            latent_dropout: self.latent_dropout,
-            kl_weight: self.kl_weight,
-            kl_floor: self.kl_floor,
+            token_dropout: self.settings.token_dropout,
+            latent_dropout: self.settings.latent_dropout,
+            kl_weight: self.settings.kl_weight,
+            kl_floor: self.settings.kl_floor,
         }
     }
 
     /// Multiply-accumulates of encoding one chunk; embedding look-ups are free.
     pub fn encoder_macs(&self) -> u64 {
-        let [k, d, l] = [self.chunk_size, self.hidden_size, self.latent_size].map(|x| x as u64);
-        self.block_macs(self.encoder_layers) + k * d * d + 2 * d * l
+        let [k, d, l] =
+            [self.chunk_size, self.settings.hidden_size, self.latent_size].map(|x| x as u64);
+        self.block_macs(self.settings.encoder_layers) + k * d * d + 2 * d * l
     }
 
     /// Multiply-accumulates of decoding one chunk, the `V * d` scores of all K positions
     /// included.
     pub fn decoder_macs(&self) -> u64 {
-        let [k, d, l] = [self.chunk_size, self.hidden_size, self.latent_size].map(|x| x as u64);
+        let [k, d, l] =
+            [self.chunk_size, self.settings.hidden_size, self.latent_size].map(|x| x as u64);
         let logits = k * d * self.vocab_size as u64;
-        self.block_macs(self.decoder_layers) + k * d * d + d * l + logits
+        self.block_macs(self.settings.decoder_layers) + k * d * d + d * l + logits
     }
 
     fn block_macs(&self, layers: usize) -> u64 {
         // One half runs once per token, the other once per chunk.
         let applications = (layers / 2 * (self.chunk_size + 1)) as u64;
-        SwiGlu::weights(self.hidden_size, self.intermediate_size) * applications
+        SwiGlu::weights(self.settings.hidden_size, self.settings.intermediate_size) * applications
     }
 }
 
@@ -119,12 +139,13 @@ impl Cost for AutoencoderConfig {
         let [v, k, d, l] = [
             self.vocab_size,
             self.chunk_size,
-            self.hidden_size,
+            self.settings.hidden_size,
             self.latent_size,
         ]
         .map(|x| x as u64);
-        let layers = (self.encoder_layers + self.decoder_layers) as u64;
-        let blocks = layers * (SwiGlu::weights(self.hidden_size, self.intermediate_size) + d);
+        let layers = (self.settings.encoder_layers + self.settings.decoder_layers) as u64;
+        let blocks = layers
+            * (SwiGlu::weights(self.settings.hidden_size, self.settings.intermediate_size) + d);
         let encoder = k * d * d + d + d + 2 * l * d + 2 * l;
         let decoder = l * d + d + k * d * d + k * d + d;
         v * d + blocks + encoder + decoder
@@ -150,8 +171,8 @@ impl FeedForwardBlock {
     fn stage(layers: usize, c: &AutoencoderConfig, init: &mut Init<'_>) -> Vec<Self> {
         (0..layers / 2)
             .map(|_| Self {
-                norm: init.rms_norm(c.hidden_size, c.norm_eps),
-                mlp: SwiGlu::new(c.hidden_size, c.intermediate_size, init),
+                norm: init.rms_norm(c.settings.hidden_size, c.settings.norm_eps),
+                mlp: SwiGlu::new(c.settings.hidden_size, c.settings.intermediate_size, init),
             })
             .collect()
     }
@@ -188,12 +209,15 @@ pub struct Encoder {
 impl Encoder {
     fn new(c: &AutoencoderConfig, init: &mut Init<'_>) -> Self {
         Self {
-            embedding: init.embedding(c.vocab_size, c.hidden_size),
-            token_blocks: FeedForwardBlock::stage(c.encoder_layers, c, init),
-            squeeze: init.linear(c.chunk_size * c.hidden_size, c.hidden_size),
-            chunk_blocks: FeedForwardBlock::stage(c.encoder_layers, c, init),
-            norm: init.rms_norm(c.hidden_size, c.norm_eps),
-            to_posterior: init.linear(c.hidden_size, 2 * c.latent_size),
+            embedding: init.embedding(c.vocab_size, c.settings.hidden_size),
+            token_blocks: FeedForwardBlock::stage(c.settings.encoder_layers, c, init),
+            squeeze: init.linear(
+                c.chunk_size * c.settings.hidden_size,
+                c.settings.hidden_size,
+            ),
+            chunk_blocks: FeedForwardBlock::stage(c.settings.encoder_layers, c, init),
+            norm: init.rms_norm(c.settings.hidden_size, c.settings.norm_eps),
+            to_posterior: init.linear(c.settings.hidden_size, 2 * c.latent_size),
         }
     }
 
@@ -235,11 +259,14 @@ pub struct Decoder {
 impl Decoder {
     fn new(c: &AutoencoderConfig, init: &mut Init<'_>) -> Self {
         Self {
-            from_latent: init.linear(c.latent_size, c.hidden_size),
-            chunk_blocks: FeedForwardBlock::stage(c.decoder_layers, c, init),
-            expand: init.linear(c.hidden_size, c.chunk_size * c.hidden_size),
-            token_blocks: FeedForwardBlock::stage(c.decoder_layers, c, init),
-            norm: init.rms_norm(c.hidden_size, c.norm_eps),
+            from_latent: init.linear(c.latent_size, c.settings.hidden_size),
+            chunk_blocks: FeedForwardBlock::stage(c.settings.decoder_layers, c, init),
+            expand: init.linear(
+                c.settings.hidden_size,
+                c.chunk_size * c.settings.hidden_size,
+            ),
+            token_blocks: FeedForwardBlock::stage(c.settings.decoder_layers, c, init),
+            norm: init.rms_norm(c.settings.hidden_size, c.settings.norm_eps),
         }
     }
 
@@ -375,16 +402,24 @@ impl ChunkAutoencoder {
     }
 }
 
-impl ChunkDecoder for ChunkAutoencoder {
-    fn chunk_size(&self) -> usize {
+/// What losses and samplers see: latent vectors become the tokens of their chunks.
+impl ChunkAutoencoder {
+    /// Tokens per chunk, K.
+    pub fn chunk_size(&self) -> usize {
         self.chunk_size
     }
 
-    fn vocab_size(&self) -> usize {
+    /// Tokens in the vocabulary, V.
+    pub fn vocab_size(&self) -> usize {
         self.encoder.embedding.weight.dims()[0]
     }
 
-    fn logits(&self, latent: Tensor<2>) -> Tensor<3> {
+    /// Scores of all tokens at all K positions of each chunk.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks, K, V]`
+    pub fn logits(&self, latent: Tensor<2>) -> Tensor<3> {
         let [chunks, _] = latent.dims();
         let logits = self
             .decoder
@@ -393,7 +428,12 @@ impl ChunkDecoder for ChunkAutoencoder {
         logits.reshape([chunks, self.chunk_size, vocab])
     }
 
-    fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int> {
+    /// The most likely token at each position.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    /// - output: `[chunks, K]`
+    pub fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int> {
         self.greedy().decode(latent)
     }
 }

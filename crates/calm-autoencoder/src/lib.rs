@@ -2,14 +2,16 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Int, Tensor};
-//! use calm_autoencoder::AutoencoderConfig;
-//! use calm_nn::{ChunkDecoder, HostDraws, Init};
+//! use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
+//! use calm_nn::{HostDraws, Init};
 //!
 //! let device = Device::flex();
 //! let config = AutoencoderConfig {
-//!     vocab_size: 50, chunk_size: 4, latent_size: 16, hidden_size: 32, intermediate_size: 48,
-//!     encoder_layers: 2, decoder_layers: 2, norm_eps: 1e-6, token_dropout: 0.15,
-//!     latent_dropout: 0.15, kl_weight: 1e-3, kl_floor: 0.5,
+//!     vocab_size: 50, chunk_size: 4, latent_size: 16,
+//!     settings: AutoencoderSettings {
+//!         hidden_size: 32, intermediate_size: 48, encoder_layers: 2, decoder_layers: 2,
+//!         norm_eps: 1e-6, token_dropout: 0.15, latent_dropout: 0.15, kl_weight: 1e-3, kl_floor: 0.5,
+//!     },
 //! };
 //! config.validate()?;
 //! let autoencoder = config.init(&mut Init::new(1, &device));
@@ -23,6 +25,6 @@
 mod autoencoder;
 
 pub use autoencoder::{
-    AutoencoderConfig, AutoencoderLoss, BegunChunks, ChunkAutoencoder, Decoder, Encoder,
-    FeedForwardBlock, GreedyDecoder,
+    AutoencoderConfig, AutoencoderLoss, AutoencoderSettings, BegunChunks, ChunkAutoencoder,
+    Decoder, Encoder, FeedForwardBlock, GreedyDecoder,
 };

@@ -72,15 +72,21 @@ pub fn run(args: Args) -> Result<()> {
         set.push(format!("autoencoder_from={from}"));
     }
     let name = args.preset.as_deref().unwrap_or("nano");
-    let mut experiment = preset::resolve(name, &set)?;
-    let out = args
-        .out
-        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.preset));
-    if args.resume {
+    let out_of = |preset: &str| PathBuf::from("runs").join(preset);
+    let (experiment, out) = if args.resume {
+        // The run's own configuration counts, and what is given need not suit any preset.
+        let out = match args.out {
+            Some(out) => out,
+            None => out_of(&preset::resolve(name, &[])?.preset),
+        };
         let config = RunDir::open(&out)?.config();
         preset::check_resume(&config, args.preset.as_deref(), &set)?;
-        experiment = preset::load(&config)?;
-    }
+        (preset::load(&config)?, out)
+    } else {
+        let experiment = preset::resolve(name, &set)?;
+        let out = args.out.unwrap_or_else(|| out_of(&experiment.preset));
+        (experiment, out)
+    };
     let default = if preset::is_token_model(&experiment.preset) {
         StageArg::Baseline
     } else {

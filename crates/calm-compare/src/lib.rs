@@ -26,6 +26,7 @@ mod error;
 mod event;
 pub mod frontier;
 mod grid;
+mod isotonic;
 mod least_squares;
 mod loaded;
 mod memory;

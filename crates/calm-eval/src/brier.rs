@@ -5,7 +5,7 @@ use calm_likelihood_free::{
     BrierAccumulator, BrierEstimate, MAX_N, Rollout, brier_at, unigram_brier_at,
 };
 use calm_lm::{CalmModel, CalmRollout};
-use calm_nn::{ChunkDecoder, HostDraws, mix};
+use calm_nn::{HostDraws, mix};
 
 use crate::{EvalConfig, EvalError, spread};
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
-use calm_nn::{ChunkDecoder, HostDraws, chunk_tensor, mix};
+use calm_nn::{HostDraws, chunk_tensor, mix};
 
 /// Shares of held-out tokens that come back.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -16,7 +16,7 @@
 //! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
 //!
 //! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward
-//! pass, `flex.rs` the way from the CPU executor's tensor to slices, `cpu.rs` the loops, `cube.rs`
+//! pass (what these share is `autodiff.rs` of the crate), `flex.rs` the way from the CPU executor's tensor to slices, `cpu.rs` the loops, `cube.rs`
 //! the CubeCL source. What the CPU's loops share is in `cpu/` (tensors as slices, rows over threads)
 //! and in calm-gemm (matrix products, vectors of every width, the choice of an instruction set).
 //!
@@ -34,6 +34,7 @@ mod activation;
 mod adamw;
 mod argmax;
 mod attention;
+mod autodiff;
 mod cpu;
 mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -55,7 +56,7 @@ pub use linear::{MatmulPrecision, linear, precision_known_on, with_matmul_precis
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;
-pub use sampling::{boltzmann_weights, draw, draw_softmax};
+pub use sampling::{boltzmann_weights, draw_softmax};
 
 /// Plain tensor versions of all operations.
 pub mod reference {
@@ -104,9 +105,4 @@ fn on_cube(_: &Device) -> bool {
 fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device();
     on_flex(&device) || on_cube(&device) && x.dtype() == burn::tensor::DType::F32
-}
-
-/// Kernels' backward passes have none of their own.
-fn first_order() -> ! {
-    panic!("the kernels have first derivatives only")
 }

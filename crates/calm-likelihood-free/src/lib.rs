@@ -29,7 +29,7 @@ pub use calm_nn::MAX_N;
 pub use brier::{
     BrierAccumulator, BrierEstimate, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
 };
-pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
+pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig, EnergyHeadSettings};
 pub use energy_score::{EnergyScore, energy_score};
 pub use head::{GenerativeHead, HeadLoss};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};

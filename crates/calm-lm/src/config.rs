@@ -1,8 +1,8 @@
 //! The `[model]` table: everything that fixes a CALM's weights and window.
 
-use calm_autoencoder::AutoencoderConfig;
+use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
 use calm_backbone::BackboneConfig;
-use calm_likelihood_free::{EnergyHeadConfig, MAX_N};
+use calm_likelihood_free::{EnergyHeadConfig, EnergyHeadSettings, MAX_N};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
 use serde::{Deserialize, Serialize};
 
@@ -25,51 +25,11 @@ pub struct ModelConfig {
     /// more; about `1 / sqrt(d)` suits narrow models).
     pub init_std: f64,
     /// The chunk autoencoder.
-    pub autoencoder: AutoencoderSection,
+    pub autoencoder: AutoencoderSettings,
     /// The backbone's decoder stack.
     pub backbone: TransformerConfig,
     /// The energy head.
-    pub head: HeadSection,
-}
-
-/// The autoencoder's own sizes; see [`AutoencoderConfig`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AutoencoderSection {
-    /// Hidden width.
-    pub hidden_size: usize,
-    /// Inner width of the SwiGLU.
-    pub intermediate_size: usize,
-    /// Encoder blocks, even.
-    pub encoder_layers: usize,
-    /// Decoder blocks, even.
-    pub decoder_layers: usize,
-    /// Epsilon of the RMSNorms.
-    pub norm_eps: f64,
-    /// Share of the input tokens masked in training.
-    pub token_dropout: f64,
-    /// Share of the latent's entries dropped in training.
-    pub latent_dropout: f64,
-    /// Weight of the KL term.
-    pub kl_weight: f64,
-    /// Floor of the KL per dimension, nats.
-    pub kl_floor: f64,
-}
-
-/// The energy head's own sizes; see [`EnergyHeadConfig`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadSection {
-    /// Residual blocks.
-    pub blocks: usize,
-    /// Width of the noise.
-    pub noise_size: usize,
-    /// Model samples per position in the loss, N.
-    pub samples: usize,
-    /// Posterior draws per position in the loss, M.
-    pub posterior_samples: usize,
-    /// Exponent of the energy score.
-    pub alpha: f64,
+    pub head: EnergyHeadSettings,
 }
 
 impl ModelConfig {
@@ -103,20 +63,11 @@ impl ModelConfig {
 
     /// The autoencoder's whole configuration.
     pub fn autoencoder(&self) -> AutoencoderConfig {
-        let a = &self.autoencoder;
         AutoencoderConfig {
             vocab_size: self.vocab_size,
             chunk_size: self.chunk_size,
             latent_size: self.latent_size,
-            hidden_size: a.hidden_size,
-            intermediate_size: a.intermediate_size,
-            encoder_layers: a.encoder_layers,
-            decoder_layers: a.decoder_layers,
-            norm_eps: a.norm_eps,
-            token_dropout: a.token_dropout,
-            latent_dropout: a.latent_dropout,
-            kl_weight: a.kl_weight,
-            kl_floor: a.kl_floor,
+            settings: self.autoencoder.clone(),
         }
     }
 
@@ -134,11 +85,7 @@ impl ModelConfig {
         EnergyHeadConfig {
             hidden_size: self.backbone.hidden_size,
             latent_size: self.latent_size,
-            blocks: self.head.blocks,
-            noise_size: self.head.noise_size,
-            samples: self.head.samples,
-            posterior_samples: self.head.posterior_samples,
-            alpha: self.head.alpha,
+            settings: self.head.clone(),
         }
     }
 

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use calm_autoencoder::GreedyDecoder;
 use calm_backbone::Backbone;
 use calm_likelihood_free::{BatchSampler, GenerativeHead};
-use calm_nn::{ChunkDecoder, Decoding, HostDraws, Limits, RandomStream, Stop, mix};
+use calm_nn::{Decoding, HostDraws, Limits, RandomStream, Stop, mix};
 
 use crate::pool::choose;
 use crate::{CalmModel, ModelConfig, Result};

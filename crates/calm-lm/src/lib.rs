@@ -30,11 +30,13 @@ mod model;
 mod pool;
 mod rollout;
 
+pub use calm_autoencoder::AutoencoderSettings;
+pub use calm_likelihood_free::EnergyHeadSettings;
 pub use checkpoint::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter,
     check_tokenizer, checkpoint_kind,
 };
-pub use config::{AutoencoderSection, HeadSection, Kind, ModelConfig};
+pub use config::{Kind, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generator};

@@ -99,7 +99,7 @@ impl Draws<'_> {
 mod tests {
     use super::*;
     use burn::tensor::{Device, TensorData};
-    use calm_autoencoder::AutoencoderConfig;
+    use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
     use calm_kernels::normals;
     use calm_nn::Init;
 
@@ -163,15 +163,17 @@ mod tests {
             vocab_size: 6,
             chunk_size,
             latent_size: L,
-            hidden_size: 16,
-            intermediate_size: 24,
-            encoder_layers: 2,
-            decoder_layers: 2,
-            norm_eps: 1e-6,
-            token_dropout: 0.0,
-            latent_dropout: 0.0,
-            kl_weight: 1e-3,
-            kl_floor: 0.5,
+            settings: AutoencoderSettings {
+                hidden_size: 16,
+                intermediate_size: 24,
+                encoder_layers: 2,
+                decoder_layers: 2,
+                norm_eps: 1e-6,
+                token_dropout: 0.0,
+                latent_dropout: 0.0,
+                kl_weight: 1e-3,
+                kl_floor: 0.5,
+            },
         }
     }
 }

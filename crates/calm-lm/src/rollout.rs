@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_autoencoder::GreedyDecoder;
 use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
-use calm_nn::{Branches, CachedModel, ChunkDecoder, Draws, KvCache, chunk_tensor};
+use calm_nn::{Branches, CachedModel, Draws, KvCache, chunk_tensor};
 
 use crate::CalmModel;
 

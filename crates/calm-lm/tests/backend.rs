@@ -9,10 +9,10 @@ use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
-    AutoencoderSection, CalmModel, GenerateOptions, Generator, HeadSection, ModelConfig,
+    AutoencoderSettings, CalmModel, EnergyHeadSettings, GenerateOptions, Generator, ModelConfig,
     open_device,
 };
-use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor};
+use calm_nn::{HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -21,7 +21,7 @@ fn config() -> ModelConfig {
         latent_size: 6,
         window: 16,
         init_std: 0.02,
-        autoencoder: AutoencoderSection {
+        autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,
             encoder_layers: 2,
@@ -41,7 +41,7 @@ fn config() -> ModelConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
         },
-        head: HeadSection {
+        head: EnergyHeadSettings {
             blocks: 1,
             noise_size: 5,
             samples: 4,

@@ -1,5 +1,5 @@
 //! LLaMA blocks shared by the CALM backbone and the token baseline, and what the lower crates of
-//! the workspace speak through: [`Cost`], [`ChunkDecoder`], [`Draws`].
+//! the workspace speak through: [`Cost`], [`Draws`].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -39,7 +39,7 @@ pub use layers::{SwiGlu, layer_norm, linear, rms_norm};
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
-pub use traits::{ChunkDecoder, Cost, MAX_N};
+pub use traits::{Cost, MAX_N};
 pub use transformer::{
     AttentionMask, Block, Branches, SelfAttention, Transformer, TransformerConfig,
 };

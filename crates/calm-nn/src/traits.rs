@@ -1,6 +1,4 @@
-//! What crates that don't know each other speak through.
-
-use burn::tensor::{Int, Tensor};
+//! What every part of a model has: a cost; and how far scores look ahead.
 
 /// Longest n-gram that a Brier score is taken of: BrierLM has n = 1 to 4.
 pub const MAX_N: usize = 4;
@@ -21,27 +19,4 @@ pub trait Cost {
     fn cache_bytes(&self) -> u64 {
         0
     }
-}
-
-/// An autoencoder as losses and samplers see it: turns latent vectors into the tokens of their chunks.
-pub trait ChunkDecoder {
-    /// Tokens per chunk, K.
-    fn chunk_size(&self) -> usize;
-
-    /// Scores of all tokens at all K positions of each chunk.
-    ///
-    /// # Shapes
-    /// - latent: `[chunks, l]`
-    /// - output: `[chunks, K, V]`
-    fn logits(&self, latent: Tensor<2>) -> Tensor<3>;
-
-    /// Tokens in the vocabulary, V.
-    fn vocab_size(&self) -> usize;
-
-    /// The most likely token at each position.
-    ///
-    /// # Shapes
-    /// - latent: `[chunks, l]`
-    /// - output: `[chunks, K]`
-    fn decode(&self, latent: Tensor<2>) -> Tensor<2, Int>;
 }

@@ -2,7 +2,6 @@
 
 use burn::tensor::{Int, Tensor};
 use calm_kernels::ArgmaxTable;
-use calm_nn::ChunkDecoder;
 
 use super::ChunkAutoencoder;
 

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use calm_autoencoder::AutoencoderConfig;
+use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
 use calm_nn::{ConfigError, Cost, Init};
 
 use crate::small;
@@ -19,13 +19,19 @@ fn zero_sizes_are_refused_by_name() {
     assert_eq!(refused(|c| c.vocab_size = 0), zero("vocab_size"));
     assert_eq!(refused(|c| c.chunk_size = 0), zero("chunk_size"));
     assert_eq!(refused(|c| c.latent_size = 0), zero("latent_size"));
-    assert_eq!(refused(|c| c.hidden_size = 0), zero("hidden_size"));
+    assert_eq!(refused(|c| c.settings.hidden_size = 0), zero("hidden_size"));
     assert_eq!(
-        refused(|c| c.intermediate_size = 0),
+        refused(|c| c.settings.intermediate_size = 0),
         zero("intermediate_size")
     );
-    assert_eq!(refused(|c| c.encoder_layers = 0), zero("encoder_layers"));
-    assert_eq!(refused(|c| c.decoder_layers = 0), zero("decoder_layers"));
+    assert_eq!(
+        refused(|c| c.settings.encoder_layers = 0),
+        zero("encoder_layers")
+    );
+    assert_eq!(
+        refused(|c| c.settings.decoder_layers = 0),
+        zero("decoder_layers")
+    );
 }
 
 #[test]
@@ -36,8 +42,14 @@ fn odd_layer_counts_are_refused() {
         } => field,
         other => panic!("{other}"),
     };
-    assert_eq!(field(refused(|c| c.encoder_layers = 3)), "encoder_layers");
-    assert_eq!(field(refused(|c| c.decoder_layers = 1)), "decoder_layers");
+    assert_eq!(
+        field(refused(|c| c.settings.encoder_layers = 3)),
+        "encoder_layers"
+    );
+    assert_eq!(
+        field(refused(|c| c.settings.decoder_layers = 1)),
+        "decoder_layers"
+    );
 }
 
 #[test]
@@ -47,19 +59,25 @@ fn rates_and_weights_outside_their_range_are_refused() {
         other => panic!("{other}"),
     };
     for bad in [1.0, -0.1, f64::NAN, f64::INFINITY] {
-        assert_eq!(field(refused(|c| c.token_dropout = bad)), "token_dropout");
-        assert_eq!(field(refused(|c| c.latent_dropout = bad)), "latent_dropout");
+        assert_eq!(
+            field(refused(|c| c.settings.token_dropout = bad)),
+            "token_dropout"
+        );
+        assert_eq!(
+            field(refused(|c| c.settings.latent_dropout = bad)),
+            "latent_dropout"
+        );
     }
     for bad in [-1e-9, f64::NAN, f64::INFINITY] {
-        assert_eq!(field(refused(|c| c.kl_weight = bad)), "kl_weight");
-        assert_eq!(field(refused(|c| c.kl_floor = bad)), "kl_floor");
-        assert_eq!(field(refused(|c| c.norm_eps = bad)), "norm_eps");
+        assert_eq!(field(refused(|c| c.settings.kl_weight = bad)), "kl_weight");
+        assert_eq!(field(refused(|c| c.settings.kl_floor = bad)), "kl_floor");
+        assert_eq!(field(refused(|c| c.settings.norm_eps = bad)), "norm_eps");
     }
     let mut config = small();
     (
-        config.token_dropout,
-        config.latent_dropout,
-        config.kl_weight,
+        config.settings.token_dropout,
+        config.settings.latent_dropout,
+        config.settings.kl_weight,
     ) = (0.0, 0.0, 0.0);
     assert_eq!(config.validate(), Ok(()));
 }
@@ -82,8 +100,11 @@ fn counted_parameters_are_those_of_the_module() {
     let configs = [
         base.clone(),
         AutoencoderConfig {
-            encoder_layers: 2,
-            decoder_layers: 6,
+            settings: AutoencoderSettings {
+                encoder_layers: 2,
+                decoder_layers: 6,
+                ..base.settings.clone()
+            },
             ..base.clone()
         },
         AutoencoderConfig {
@@ -93,8 +114,11 @@ fn counted_parameters_are_those_of_the_module() {
         },
         AutoencoderConfig {
             vocab_size: 5,
-            hidden_size: 10,
-            intermediate_size: 6,
+            settings: AutoencoderSettings {
+                hidden_size: 10,
+                intermediate_size: 6,
+                ..base.settings.clone()
+            },
             ..base
         },
     ];
@@ -124,7 +148,7 @@ fn counted_work_is_that_of_the_matrices() {
         + size(&e.to_posterior);
     assert_eq!(config.encoder_macs(), encoder as u64);
     let d = &model.decoder;
-    let logits = k * config.vocab_size * config.hidden_size;
+    let logits = k * config.vocab_size * config.settings.hidden_size;
     let decoder = size(&d.from_latent)
         + stage(&d.chunk_blocks)
         + size(&d.expand)
@@ -140,10 +164,13 @@ fn the_published_autoencoder_has_the_published_size() {
         vocab_size: 128_257,
         chunk_size: 4,
         latent_size: 128,
-        hidden_size: 512,
-        intermediate_size: 1280,
-        encoder_layers: 2,
-        decoder_layers: 2,
+        settings: AutoencoderSettings {
+            hidden_size: 512,
+            intermediate_size: 1280,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            ..small().settings.clone()
+        },
         ..small()
     };
     let millions = config.parameters() as f64 / 1e6;

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor};
 use calm_autoencoder::AutoencoderLoss;
 use calm_fixtures::{Fixture, FixtureError, Golden, assert_close};
-use calm_nn::{ChunkDecoder, Replay};
+use calm_nn::Replay;
 
 use crate::reference;
 

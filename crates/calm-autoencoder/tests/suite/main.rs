@@ -5,7 +5,9 @@ mod golden;
 mod properties;
 
 use burn::tensor::{Device, Int, Tensor};
-use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder, FeedForwardBlock};
+use calm_autoencoder::{
+    AutoencoderConfig, AutoencoderSettings, ChunkAutoencoder, FeedForwardBlock,
+};
 use calm_fixtures::{Fixture, FixtureError, Weights};
 use calm_nn::{Draws, Init, RandomStream};
 
@@ -15,15 +17,17 @@ fn small() -> AutoencoderConfig {
         vocab_size: 17,
         chunk_size: 3,
         latent_size: 7,
-        hidden_size: 8,
-        intermediate_size: 12,
-        encoder_layers: 4,
-        decoder_layers: 2,
-        norm_eps: 1e-6,
-        token_dropout: 0.15,
-        latent_dropout: 0.15,
-        kl_weight: 1e-3,
-        kl_floor: 0.5,
+        settings: AutoencoderSettings {
+            hidden_size: 8,
+            intermediate_size: 12,
+            encoder_layers: 4,
+            decoder_layers: 2,
+            norm_eps: 1e-6,
+            token_dropout: 0.15,
+            latent_dropout: 0.15,
+            kl_weight: 1e-3,
+            kl_floor: 0.5,
+        },
     }
 }
 
@@ -59,15 +63,17 @@ fn reference(f: &Fixture, dropout: f64, device: &Device) -> Result<ChunkAutoenco
         vocab_size: f.whole("config/vocab_size")?,
         chunk_size: f.whole("config/patch_size")?,
         latent_size: f.whole("config/latent_size")?,
-        hidden_size: f.whole("config/hidden_size")?,
-        intermediate_size: f.whole("config/intermediate_size")?,
-        encoder_layers: f.whole("config/num_encoder_layers")?,
-        decoder_layers: f.whole("config/num_decoder_layers")?,
-        norm_eps: f.number("config/rms_norm_eps")?,
-        token_dropout: dropout,
-        latent_dropout: dropout,
-        kl_weight: f.number("config/kl_weight")?,
-        kl_floor: f.number("config/kl_clamp")?,
+        settings: AutoencoderSettings {
+            hidden_size: f.whole("config/hidden_size")?,
+            intermediate_size: f.whole("config/intermediate_size")?,
+            encoder_layers: f.whole("config/num_encoder_layers")?,
+            decoder_layers: f.whole("config/num_decoder_layers")?,
+            norm_eps: f.number("config/rms_norm_eps")?,
+            token_dropout: dropout,
+            latent_dropout: dropout,
+            kl_weight: f.number("config/kl_weight")?,
+            kl_floor: f.number("config/kl_clamp")?,
+        },
     };
     config.validate().expect("the fixture's sizes fit together");
     let mut model = config.init(&mut Init::new(0, device));

@@ -2,9 +2,9 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
-use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder};
+use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings, ChunkAutoencoder};
 use calm_fixtures::{Fixture, FixtureError, gradient_sizes, values};
-use calm_nn::{ChunkDecoder, HostDraws, Init, RandomStream, Replay};
+use calm_nn::{HostDraws, Init, RandomStream, Replay};
 
 use crate::{Recorder, reference, small, tokens};
 
@@ -27,17 +27,26 @@ fn the_loss_asks_for_draws_in_the_documented_order() {
         [("uniform", 12), ("normal", 28), ("uniform", 28)]
     );
     let no_tokens = AutoencoderConfig {
-        token_dropout: 0.0,
+        settings: AutoencoderSettings {
+            token_dropout: 0.0,
+            ..small().settings.clone()
+        },
         ..small()
     };
     assert_eq!(asked(&no_tokens, 4), [("normal", 28), ("uniform", 28)]);
     let no_latent = AutoencoderConfig {
-        latent_dropout: 0.0,
+        settings: AutoencoderSettings {
+            latent_dropout: 0.0,
+            ..small().settings.clone()
+        },
         ..small()
     };
     assert_eq!(asked(&no_latent, 4), [("uniform", 12), ("normal", 28)]);
     let neither = AutoencoderConfig {
-        token_dropout: 0.0,
+        settings: AutoencoderSettings {
+            token_dropout: 0.0,
+            ..no_latent.settings.clone()
+        },
         ..no_latent
     };
     assert_eq!(asked(&neither, 4), [("normal", 28)]);
@@ -123,8 +132,11 @@ fn standard_normal_posterior(config: &AutoencoderConfig, device: &Device) -> Chu
 fn at_the_prior_the_kl_is_the_floor_of_every_dimension() {
     let device = Device::flex();
     let config = AutoencoderConfig {
-        kl_floor: 0.375,
-        kl_weight: 2.0,
+        settings: AutoencoderSettings {
+            kl_floor: 0.375,
+            kl_weight: 2.0,
+            ..small().settings.clone()
+        },
         ..small()
     };
     let model = standard_normal_posterior(&config, &device);
@@ -141,7 +153,10 @@ fn below_the_floor_the_kl_pulls_on_nothing() {
     let device = Device::flex().autodiff();
     let sizes = |kl_weight| {
         let config = AutoencoderConfig {
-            kl_weight,
+            settings: AutoencoderSettings {
+                kl_weight,
+                ..small().settings.clone()
+            },
             ..small()
         };
         let model = standard_normal_posterior(&config, &device);

@@ -180,6 +180,17 @@ fn options_beside_resume_must_agree_with_the_run() {
     success(&only(&["--preset", "debug"]));
     let config = "run/config.toml";
     success(&only(&["--preset", config, "--set", "lm.steps=40"]));
+    // What agrees with the run need not suit the default preset, whose 256 columns are no 3 heads.
+    let odd = ["hidden_size=18", "heads=3", "kv_heads=3"].map(|v| format!("model.backbone.{v}"));
+    let short = ["autoencoder.steps=4", "lm.steps=4"];
+    success(&place.train("odd").args(&odd).args(short).output().unwrap());
+    let resume = ["train", "--resume", "--out", "odd", "--set"];
+    success(
+        &place
+            .calm(&[&resume, &[odd[1].as_str()][..]].concat())
+            .output()
+            .unwrap(),
+    );
 
     for (options, key, run, given) in [
         (&["--set", "lm.steps=50"][..], "lm.steps", "40", "50"),

@@ -7,7 +7,7 @@ mod loss;
 mod rollout;
 
 use burn::tensor::Device;
-use calm_lm::{AutoencoderSection, CalmModel, HeadSection, ModelConfig};
+use calm_lm::{AutoencoderSettings, CalmModel, EnergyHeadSettings, ModelConfig};
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
 /// A small model of chunk size `k`.
@@ -18,7 +18,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
         latent_size: 6,
         window: 8 * k,
         init_std: 0.02,
-        autoencoder: AutoencoderSection {
+        autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,
             encoder_layers: 2,
@@ -38,7 +38,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
         },
-        head: HeadSection {
+        head: EnergyHeadSettings {
             blocks: 1,
             noise_size: 5,
             samples: 4,
