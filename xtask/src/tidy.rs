@@ -12,14 +12,15 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("calm-alloc", 0),
     ("calm-files", 0),
     ("calm-gemm", 0),
     ("calm-data", 1),
     ("calm-kernels", 1),
-    ("calm-report", 1),
+    ("calm-records", 1),
     ("calm-nn", 2),
+    ("calm-report", 2),
     ("calm-autoencoder", 3),
     ("calm-backbone", 3),
     ("calm-likelihood-free", 3),
@@ -32,7 +33,7 @@ const LAYERS: [(&str, u8); 16] = [
 ];
 
 /// Low crates that touch files, and that link no tensor library.
-const DATA_CRATES: [&str; 3] = ["calm-files", "calm-data", "calm-report"];
+const DATA_CRATES: [&str; 4] = ["calm-files", "calm-data", "calm-records", "calm-report"];
 
 /// Burn's executors and their kernel language, for calm-kernels alone.
 const KERNEL_LIBRARIES: [&str; 3] = ["burn-flex", "burn-cubecl", "cubecl"];

@@ -297,7 +297,7 @@ fn grow(options: &Options) -> Result<(), String> {
         if let Some(directory) = &options.svg {
             let path = directory.join(format!("growth-{axis}.svg"));
             let text = growth::chart(axis, label, &all).to_svg();
-            calm_report::write_atomic(&path, text.as_bytes()).map_err(|e| e.to_string())?;
+            calm_records::write_atomic(&path, text.as_bytes()).map_err(|e| e.to_string())?;
         }
     }
     save(options, &all)
@@ -322,5 +322,5 @@ fn save(options: &Options, records: &impl Serialize) -> Result<(), String> {
     };
     let mut text = serde_json::to_string_pretty(records).map_err(|error| error.to_string())?;
     text.push('\n');
-    calm_report::write_atomic(path, text.as_bytes()).map_err(|error| error.to_string())
+    calm_records::write_atomic(path, text.as_bytes()).map_err(|error| error.to_string())
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use calm_baseline::TokenModelConfig;
 use calm_lm::ModelConfig;
 use calm_nn::Cost;
-use calm_report::{Table, format, write_atomic};
+use calm_records::write_atomic;
+use calm_report::{Table, format};
 use calm_train::{Experiment, preset};
 use serde::Serialize;
 

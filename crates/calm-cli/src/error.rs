@@ -13,7 +13,7 @@ pub enum CliError {
     #[error(transparent)]
     Data(#[from] calm_data::Error),
     #[error(transparent)]
-    Record(#[from] calm_report::Error),
+    Record(#[from] calm_records::Error),
     #[error(transparent)]
     Sampling(#[from] calm_baseline::SamplingError),
     #[error(transparent)]

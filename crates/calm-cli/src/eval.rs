@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use calm_data::{BadLinePolicy, CacheDir, Split, unigram};
 use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::DEVICE_FORMS;
-use calm_report::{Table, TextPart, write_atomic};
+use calm_records::{TextPart, write_atomic};
+use calm_report::Table;
 use calm_train::{DataConfig, Event, data::token_store, preset};
 use serde::Serialize;
 

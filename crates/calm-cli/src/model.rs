@@ -6,7 +6,7 @@ use calm_data::{Split, Tokenizer};
 use calm_lm::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, Kind, checkpoint_kind,
 };
-use calm_report::RunDir;
+use calm_records::RunDir;
 use calm_train::Newest;
 use clap::Args;
 

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use calm_data::{FetchState, PrepareEvent};
-use calm_report::{Stage, format};
+use calm_records::Stage;
+use calm_report::format;
 use calm_train::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 

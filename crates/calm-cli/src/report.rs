@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use calm_report::{RunDir, write_index, write_report};
+use calm_records::RunDir;
+use calm_report::{write_index, write_report};
 
 use crate::error::Result;
 use crate::output::print;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use calm_data::CacheDir;
 use calm_lm::DEVICE_FORMS;
-use calm_report::{Host, RunDir, RunInfo, format, utc_now};
+use calm_records::{Host, RunDir, RunInfo, utc_now};
+use calm_report::format;
 use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
 use clap::ValueEnum;
 
@@ -150,7 +151,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// The headline figures, one a line.
-fn closing_lines(summary: &calm_report::Summary) -> String {
+fn closing_lines(summary: &calm_records::Summary) -> String {
     let mut lines = String::new();
     let mut add = |name: &str, value: String| lines.push_str(&format!("{name:<28}{value}\n"));
     if let Some(a) = &summary.autoencoder {

@@ -9,7 +9,7 @@ use calm_data::Part;
 use calm_eval::{BrierReport, EvalConfig, evaluate_rollout, evaluate_tokens, spread};
 use calm_lm::{CalmModel, CalmRollout};
 use calm_nn::Cost;
-use calm_report::{EvalPoint, MetricRow, RunDir, Stage, Summary, read_jsonl};
+use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, read_jsonl};
 use calm_train::{
     Options as TrainOptions, RunEnd, Stages, baseline_checkpoint, language_model_checkpoint, preset,
 };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use calm_report::write_atomic;
+use calm_records::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Judge, run_cell};

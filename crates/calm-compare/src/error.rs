@@ -72,7 +72,7 @@ pub enum Error {
     Eval(#[from] calm_eval::EvalError),
     /// A record could not be read or written.
     #[error(transparent)]
-    Record(#[from] calm_report::Error),
+    Record(#[from] calm_records::Error),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

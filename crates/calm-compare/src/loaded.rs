@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use calm_report::{Host, RunDir, RunInfo, Summary};
+use calm_records::{Host, RunDir, RunInfo, Summary};
 use calm_train::{TrainState, baseline_checkpoint, language_model_checkpoint, preset};
 
 use crate::record::same_machine;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use calm_eval::BrierReport;
-use calm_report::Host;
+use calm_records::Host;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CellKind, Loaded, ProtocolConfig, SpeedConfig};
@@ -229,7 +229,7 @@ impl CellRecord {
     /// Where it can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("numbers have a JSON form");
-        Ok(calm_report::write_atomic(path, (text + "\n").as_bytes())?)
+        Ok(calm_records::write_atomic(path, (text + "\n").as_bytes())?)
     }
 
     /// Perplexity per token, of a token model.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use askama::Template;
-use calm_report::{LineChart, Scale, Series, Table, format, html_page, legend_of, write_atomic};
+use calm_records::write_atomic;
+use calm_report::{LineChart, Scale, Series, Table, format, html_page, legend_of};
 use serde::Serialize;
 
 use crate::Result;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
-use calm_report::{RunDir, RunInfo};
+use calm_records::{RunDir, RunInfo};
 
 use crate::spec::Cell;
 use crate::{Event, Result};

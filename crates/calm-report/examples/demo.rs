@@ -8,11 +8,11 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use calm_report::{
+use calm_records::{
     AutoencoderSummary, BaselineSummary, EvalPoint, Host, JsonlWriter, MetricRow, ModelSummary,
     Protocol, RunDir, RunInfo, SCHEMA, SampleText, Stage, Summary, TextPart, utc_now, write_atomic,
-    write_report,
 };
+use calm_report::write_report;
 
 const CONFIG: &str = "\
 # Synthetic demonstration: no model was trained.
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn write_metrics(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()> {
+fn write_metrics(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()> {
     let mut writer = JsonlWriter::create(&run.metrics())?;
     for (stage, steps, batch) in [
         (Stage::Autoencoder, 900, 2048),
@@ -114,7 +114,7 @@ fn write_metrics(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()> {
     Ok(())
 }
 
-fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_report::Result<()> {
+fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()> {
     let mut writer = JsonlWriter::create(&run.eval_history())?;
     let none = EvalPoint {
         stage: Stage::Autoencoder,

@@ -246,3 +246,25 @@ fn every_colour_has_its_counterpart_on_a_dark_ground() {
         assert!(CHART_CSS.contains(&rule), "{rule}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+    /// Whatever a diverging run logs: no panic, no endless ticks, nothing outside the drawing.
+    #[test]
+    fn no_numbers_break_a_chart(
+        points in proptest::collection::vec(
+            (proptest::num::f64::ANY, proptest::num::f64::ANY), 0..6,
+        ),
+        errors in proptest::collection::vec(proptest::num::f64::ANY, 6),
+        scales in 0..4,
+    ) {
+        let scale = |log| if log { Scale::Log } else { Scale::Linear };
+        let errors = errors[..points.len()].to_vec();
+        let series = Series::new("a", points).with_errors(errors).with_dots();
+        let chart = chart().scales(scale(scales & 1 > 0), scale(scales & 2 > 0));
+        let svg = inline(&chart.series(series).reference(0.5, "r"));
+        let shown = svg.contains("NaN") || svg.contains("inf");
+        proptest::prop_assert!(!shown && svg.len() < 60_000, "{}", svg);
+    }
+}

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use crate::page::show;
-use crate::summary::{ModelSummary, Summary};
+use calm_records::{ModelSummary, Summary};
 
 /// "What this shows and what it does not", composed from a run's own figures.
 #[derive(Template)]
@@ -78,7 +78,7 @@ pub(crate) fn brier_lm_of(brier: &[f64; 4]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::tests::{model, summary};
+    use calm_records::examples::{model, summary};
 
     /// What is said of a summary, in one line without markup.
     fn said(summary: &Summary) -> String {

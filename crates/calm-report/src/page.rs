@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use askama::Template;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use calm_records::{
+    Error, EvalPoint, MetricRow, ModelSummary, Protocol, Result, RunDir, RunInfo, SampleText,
+    Stage, Summary, load_samples, read_jsonl_lenient, write_atomic,
+};
 use sha2::{Digest, Sha256};
 
+use crate::Table;
 use crate::chart::CHART_CSS;
-use crate::file::write_atomic;
 use crate::findings::Findings;
 use crate::format::{significant, with_error_parts};
-use crate::{
-    Error, EvalPoint, MetricRow, ModelSummary, Protocol, Result, RunDir, RunInfo, SampleText,
-    Stage, Summary, Table, load_samples, read_jsonl_lenient,
-};
 
 pub use index::write_index;
 

@@ -3,10 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::JsonlWriter;
-use crate::metrics::tests::row;
-use crate::samples::tests::sample;
-use crate::summary::tests::summary;
+use calm_records::JsonlWriter;
+use calm_records::examples::row;
+use calm_records::examples::sample;
+use calm_records::examples::summary;
 
 fn run() -> (tempfile::TempDir, RunDir) {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calm_report::Stage;
+use calm_records::Stage;
 use thiserror::Error;
 
 /// What can stop a run.
@@ -16,7 +16,7 @@ pub enum Error {
     Model(#[from] calm_lm::Error),
     /// Run records.
     #[error(transparent)]
-    Record(#[from] calm_report::Error),
+    Record(#[from] calm_records::Error),
     /// Evaluation.
     #[error(transparent)]
     Eval(#[from] calm_eval::EvalError),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use calm_data::{FetchEvent, PrepareEvent, Split};
-use calm_report::{EvalPoint, MetricRow, SampleText, Stage, Summary};
+use calm_records::{EvalPoint, MetricRow, SampleText, Stage, Summary};
 
 use crate::Precision;
 

@@ -7,7 +7,7 @@ use calm_baseline::TokenModel;
 use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::CalmModel;
 use calm_nn::Cost;
-use calm_report::{
+use calm_records::{
     AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary, TextPart,
 };
 

@@ -2,7 +2,7 @@
 
 use calm_data::{TokenStore, Tokenizer};
 use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
-use calm_report::{MetricRow, RunDir, Stage, truncate_after};
+use calm_records::{MetricRow, RunDir, Stage, truncate_after};
 
 use crate::config::{Experiment, Stages};
 use crate::event::{Event, Observer};
@@ -110,8 +110,9 @@ pub(crate) fn cut_records(directory: &RunDir, found: &Found) -> Result<()> {
     truncate_after(&directory.metrics(), |row: &MetricRow| {
         keep(row.stage, row.step)
     })?;
-    truncate_after(&directory.eval_history(), |row: &calm_report::EvalPoint| {
-        keep(row.stage, row.step)
-    })?;
+    truncate_after(
+        &directory.eval_history(),
+        |row: &calm_records::EvalPoint| keep(row.stage, row.step),
+    )?;
     Ok(())
 }

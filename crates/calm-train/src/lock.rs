@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 
-use calm_report::{RunDir, utc_now};
+use calm_records::{RunDir, utc_now};
 
 use crate::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use calm_data::{Cursor, TokenStore, Tokenizer};
 use calm_lm::{Checkpoint, CheckpointOf, CheckpointWriter, ModelConfig};
-use calm_report::{RunDir, Stage};
+use calm_records::{RunDir, Stage};
 
 use burn::tensor::Device;
 

@@ -10,7 +10,8 @@ use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
 use calm_kernels::precision_known_on;
 use calm_lm::CalmModel;
 use calm_nn::mix;
-use calm_report::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic, write_report};
+use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
+use calm_report::write_report;
 
 use crate::config::{Experiment, Stages};
 use crate::event::{Event, Observer};
@@ -69,7 +70,7 @@ pub fn train(
     check_device(&experiment, options)?;
     // Before the directory is made, so that bad input leaves nothing behind.
     if RunDir::open(&options.out).is_ok() {
-        return Err(calm_report::Error::RunExists {
+        return Err(calm_records::Error::RunExists {
             root: options.out.clone(),
         }
         .into());

@@ -7,7 +7,7 @@ use calm_baseline::{TokenGenerator, TokenModel, TokenSampler};
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator};
 use calm_nn::Limits;
-use calm_report::SampleText;
+use calm_records::SampleText;
 
 use crate::Result;
 use crate::event::{Event, Observer};

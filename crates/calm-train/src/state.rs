@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use calm_baseline::TokenModelConfig;
 use calm_data::Cursor;
 use calm_lm::{CheckpointConfig, CheckpointOf, ModelConfig, check_tokenizer};
-use calm_report::{RunDir, Stage, write_atomic};
+use calm_records::{RunDir, Stage, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};

@@ -12,7 +12,7 @@ use calm_eval::EvalConfig;
 use calm_kernels::with_matmul_precision;
 use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
-use calm_report::{EvalPoint, EventWriter, JsonlWriter, MetricRow, RunDir, Stage};
+use calm_records::{EvalPoint, EventWriter, JsonlWriter, MetricRow, RunDir, Stage};
 
 use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};

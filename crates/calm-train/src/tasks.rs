@@ -9,7 +9,7 @@ use calm_data::Tokenizer;
 use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
 use calm_nn::Draws;
-use calm_report::{EvalPoint, Protocol, Stage, TextPart};
+use calm_records::{EvalPoint, Protocol, Stage, TextPart};
 
 use crate::Result;
 use crate::step_loop::{Judge, StageTask, StepLoss};

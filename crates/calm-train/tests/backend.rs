@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use calm_data::CacheDir;
 use calm_lm::open_device;
-use calm_report::{MetricRow, RunDir, Summary, read_jsonl};
+use calm_records::{MetricRow, RunDir, Summary, read_jsonl};
 use calm_train::{Options, RunEnd, Stages, preset, train};
 
 /// A text of sentences that differ, long enough for the debug preset.

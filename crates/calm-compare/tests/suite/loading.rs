@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use calm_compare::{CellConfig, CellKind, CellRecord, Error, Event, Grid};
-use calm_report::{MetricRow, RunDir, RunInfo, Stage, read_jsonl};
+use calm_records::{MetricRow, RunDir, RunInfo, Stage, read_jsonl};
 use calm_train::{Options, RunEnd, Stages, preset, resume, train};
 
 use crate::{Place, read};

@@ -1,8 +1,10 @@
 //! The curves of a run, as figures.
 
+use calm_records::{EvalPoint, MetricRow, Stage};
+
 use super::{Records, spoken};
 use crate::format::{fixed, grouped, significant};
-use crate::{EvalPoint, LineChart, MetricRow, Scale, Series, Stage};
+use crate::{LineChart, Scale, Series};
 
 const X: &str = "tokens";
 

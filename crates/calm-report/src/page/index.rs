@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use askama::Template;
+use calm_records::{Error, ModelSummary, Result, RunDir, SampleText, Stage, write_atomic};
 
 use super::{Records, Sample, html_page, show};
-use crate::file::write_atomic;
-use crate::{Error, LineChart, ModelSummary, Result, RunDir, Series, Stage, Table};
+use crate::{LineChart, Series, Table};
 
 /// Writes `index.html` into `directory`: a row for every run below it, their learning curves in one
 /// chart, where their configurations differ, and a text of each. Returns its path.
@@ -145,7 +145,7 @@ impl Index {
     }
 
     /// The text of every run whose temperature is nearest to 1/2.
-    fn texts(&self) -> Vec<(String, &crate::SampleText)> {
+    fn texts(&self) -> Vec<(String, &SampleText)> {
         let nearest = |run: &'_ Records| {
             let away = |temperature: f64| (temperature - 0.5).abs();
             let prompted = (0..run.samples.len()).filter(|&i| !run.samples[i].prompt.is_empty());
@@ -179,7 +179,7 @@ fn values(config: &str) -> Option<BTreeMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::tests::summary;
+    use calm_records::examples::summary;
 
     #[test]
     fn runs_stand_side_by_side_and_a_damaged_one_is_named() {

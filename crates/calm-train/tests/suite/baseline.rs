@@ -1,6 +1,6 @@
 //! The token baseline as a stage: alone, beside a CALM, interrupted and resumed.
 
-use calm_report::{RunDir, Stage, Summary};
+use calm_records::{RunDir, Stage, Summary};
 use calm_train::{RunEnd, Stages, baseline_checkpoint};
 
 use crate::{Place, logged};

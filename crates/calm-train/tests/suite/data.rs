@@ -1,7 +1,7 @@
 //! The text of a run: its parts, however little it is, and its cache.
 
 use calm_data::CacheDir;
-use calm_report::{EvalPoint, RunDir, Stage, Summary, TextPart, read_jsonl};
+use calm_records::{EvalPoint, RunDir, Stage, Summary, TextPart, read_jsonl};
 use calm_train::{Event, RunEnd, Stages, data, language_model_checkpoint};
 
 use crate::{Place, logged, text};

@@ -1,6 +1,6 @@
 //! What goes wrong says so in one line and leaves nothing half done.
 
-use calm_report::{RunDir, Stage};
+use calm_records::{RunDir, Stage};
 use calm_train::{Error, Stages};
 
 use crate::{Place, logged};

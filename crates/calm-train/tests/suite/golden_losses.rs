@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use calm_report::{MetricRow, RunDir, read_jsonl};
+use calm_records::{MetricRow, RunDir, read_jsonl};
 use calm_train::Stages;
 
 use crate::Place;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 use calm_data::CacheDir;
 use calm_nn::RandomStream;
-use calm_report::{MetricRow, RunDir, Stage, read_jsonl};
+use calm_records::{MetricRow, RunDir, Stage, read_jsonl};
 use calm_train::{Event, Experiment, Options, Result, RunEnd, Stages, preset, resume, train};
 
 /// A place for one test: text, cache and run directory.

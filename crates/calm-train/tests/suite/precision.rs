@@ -1,6 +1,6 @@
 //! Training with matrix products rounded to bf16.
 
-use calm_report::{MetricRow, RunDir, RunInfo, Stage, read_jsonl};
+use calm_records::{MetricRow, RunDir, RunInfo, Stage, read_jsonl};
 use calm_train::{Precision, Stages};
 
 use crate::{Place, logged};

@@ -1,6 +1,6 @@
 //! An autoencoder taken from another run.
 
-use calm_report::{RunDir, Stage, Summary};
+use calm_records::{RunDir, Stage, Summary};
 use calm_train::{Error, RunEnd, Stages};
 
 use crate::{Place, logged};

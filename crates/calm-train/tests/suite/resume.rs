@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use calm_report::{RunDir, Stage, Summary};
+use calm_records::{RunDir, Stage, Summary};
 use calm_train::{Event, RunEnd, Stages};
 
 use crate::{Place, logged};

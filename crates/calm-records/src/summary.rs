@@ -175,56 +175,11 @@ impl Summary {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::fs;
 
     use super::*;
-
-    pub(crate) fn model() -> ModelSummary {
-        ModelSummary {
-            brier_lm: 0.5,
-            brier_lm_se: Some(0.03),
-            brier: [0.0130, 2.1e-3, 4.0e-4, 5.7e-5],
-            brier_se: [0.0004, 1.0e-4, 4.0e-5, 1.9e-5],
-            unigram_brier: [0.011, 9.0e-4, 6.0e-5, 5.0e-6],
-            over_unigram_se: [0.0004, 1.0e-4, 4.0e-5, 1.9e-5],
-            chunk_size: 2,
-            parameters: 12_345_678,
-            train_flops: 3.7e14,
-            infer_flops_per_token: 2.5e7,
-        }
-    }
-
-    pub(crate) fn summary() -> Summary {
-        Summary {
-            schema: SCHEMA,
-            preset: "nano".into(),
-            device: "flex".into(),
-            tokens_seen: 2_100_000,
-            wall_seconds: 731.5,
-            peak_rss_bytes: Some(1 << 31),
-            autoencoder: Some(AutoencoderSummary {
-                token_accuracy: 0.9934,
-                noisy_token_accuracy: 0.9871,
-                heldout_tokens: 65_536,
-            }),
-            calm: Some(model()),
-            baseline: Some(BaselineSummary {
-                model: ModelSummary {
-                    chunk_size: 1,
-                    ..model()
-                },
-                perplexity: 91.5,
-            }),
-            protocol: Some(Protocol {
-                window_tokens: 256,
-                positions: 8192,
-                draws: 8,
-                seed: 7,
-                part: TextPart::Test,
-            }),
-        }
-    }
+    use crate::examples::{model, summary};
 
     /// Sorted: the order depends on a feature of the JSON library.
     fn keys(value: &serde_json::Value) -> Vec<&str> {

@@ -70,20 +70,9 @@ pub fn load_samples(directory: &Path) -> Result<Vec<SampleText>> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn sample(temperature: f64, text: &str) -> SampleText {
-        SampleText {
-            temperature,
-            sampler: None,
-            prompt: "In the".into(),
-            text: text.into(),
-            tokens: 12,
-            seed: 3,
-            seconds: Some(0.5),
-        }
-    }
+    use crate::examples::sample;
 
     #[test]
     fn samples_come_back_in_name_order_and_other_files_are_left_alone() {

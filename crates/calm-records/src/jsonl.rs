@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::tests::row;
+    use crate::examples::row;
     use crate::{MetricRow, Stage};
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {

@@ -132,29 +132,9 @@ pub struct EvalPoint {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A row with recognisable numbers.
-    pub(crate) fn row(stage: Stage, step: u64) -> MetricRow {
-        MetricRow {
-            stage,
-            step,
-            tokens: step * 512,
-            flops: 1.5e9 * step as f64,
-            seconds: 0.25 * step as f64,
-            loss: 8.0 / step.max(1) as f64,
-            tokens_per_s: 2048.0,
-            mfu: None,
-            grad_norm: 0.5,
-            lr: 3e-4,
-            kl: None,
-            reconstruction: None,
-            token_accuracy: None,
-            attraction: None,
-            repulsion: None,
-        }
-    }
+    use crate::examples::row;
 
     #[test]
     fn a_row_has_exactly_the_promised_keys() {

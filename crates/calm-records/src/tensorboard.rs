@@ -141,7 +141,7 @@ fn now() -> std::time::Duration {
 mod tests {
     use super::*;
     use crate::Stage;
-    use crate::metrics::tests::row;
+    use crate::examples::row;
 
     /// The messages of a file whose lengths and checksums all hold.
     fn events(path: &Path) -> Vec<Vec<u8>> {
