@@ -55,7 +55,7 @@ pub fn time(job: &Job, device: &Device, precision: Precision, seconds: f64) -> T
         tokens_per_s,
         seconds,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        dtype: precision.on_this_machine().name().to_owned(),
+        dtype: precision.on(device).name().to_owned(),
         peak_rss_bytes,
         start_rss_bytes,
         matmul_peak,

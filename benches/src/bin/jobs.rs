@@ -92,10 +92,10 @@ impl Options {
             options.precisions = vec![Precision::F32];
             // Without the instructions ours would be f32 again, and the peer emulates them, at minutes
             // a job: only where it is asked for.
-            if Precision::Bf16.on_this_machine() == Precision::Bf16 {
+            if Precision::Bf16.on(&device()) == Precision::Bf16 {
                 options.precisions.push(Precision::Bf16);
             } else {
-                eprintln!("no bf16 products on this processor: f32 alone, unless --dtype bf16");
+                eprintln!("no bf16 products on this device: f32 alone, unless --dtype bf16");
             }
         }
         if options.rounds == 0 {
@@ -174,7 +174,7 @@ fn steps(options: &Options) -> Result<(), String> {
     let mut all: Vec<Timing> = Vec::new();
     for (job, precision) in options.work() {
         // bf16 is f32 again where the processor lacks it.
-        let dtype = precision.on_this_machine().name();
+        let dtype = precision.on(&device()).name();
         if all
             .iter()
             .any(|done| done.name == job && done.dtype == dtype)

@@ -52,7 +52,7 @@ pub use argmax::ArgmaxTable;
 pub use attention::{cached_attention, causal_attention};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::gaussian_energy;
-pub use linear::{MatmulPrecision, linear, precision_known_on, with_matmul_precision};
+pub use linear::{MatmulPrecision, linear, precision_on, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;
@@ -71,7 +71,7 @@ pub mod reference {
     };
     pub use crate::cross_entropy::cross_entropy_reference as cross_entropy;
     pub use crate::energy::gaussian_energy_reference as gaussian_energy;
-    pub use crate::linear::reference as linear;
+    pub use crate::linear::{reference as linear, reference_bf16 as linear_bf16};
     pub use crate::norm::{layer_norm_reference as layer_norm, rms_norm_reference as rms_norm};
     pub use crate::rope::rope_reference as rope;
 }

@@ -1,9 +1,10 @@
 //! The experiment: everything that a run depends on, as one TOML file.
 
+use burn::tensor::Device;
 use calm_baseline::TokenModelConfig;
 use calm_data::{BadLinePolicy, Split};
 use calm_eval::EvalConfig;
-use calm_kernels::MatmulPrecision;
+use calm_kernels::{MatmulPrecision, precision_on};
 use calm_likelihood_free::{BatchSampler, MAX_N};
 use calm_lm::ModelConfig;
 use calm_nn::{ConfigError, TransformerConfig};
@@ -67,8 +68,8 @@ pub enum Precision {
     /// f32 throughout.
     #[default]
     F32,
-    /// Factors rounded to bf16, sums in f32; for CPUs with AVX-512 bf16, on others the same as
-    /// f32.
+    /// Factors rounded to bf16, sums in f32, on CPUs with AVX-512 bf16 (on others the same as f32);
+    /// on GPUs that have it those of linear layers, whose results are rounded too.
     Bf16,
 }
 
@@ -81,10 +82,9 @@ impl Precision {
         }
     }
 
-    /// What it comes to on the processor that this runs on: f32, where that has no products of
-    /// bf16.
-    pub fn on_this_machine(self) -> Self {
-        match self.of_products().on_this_machine() {
+    /// What it comes to on `device`: f32, where that has no products of bf16.
+    pub fn on(self, device: &Device) -> Self {
+        match precision_on(self.of_products(), device) {
             MatmulPrecision::F32 => Self::F32,
             MatmulPrecision::Bf16 => Self::Bf16,
         }

@@ -23,9 +23,9 @@ pub enum Error {
     /// Values that don't fit together.
     #[error("configuration: {0}")]
     Config(#[from] calm_nn::ConfigError),
-    /// A precision that the device does not know.
-    #[error("precision = \"{precision}\" is for --device flex so far, not for {device}")]
-    PrecisionNeedsFlex {
+    /// A precision that the device lacks.
+    #[error("precision = \"{precision}\": {device} has no such arithmetic; use precision=f32")]
+    PrecisionNotOnDevice {
         /// What the configuration asks for.
         precision: &'static str,
         /// The device's string.

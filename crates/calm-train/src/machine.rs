@@ -22,7 +22,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
 /// `None` where the device can't be synchronised.
 pub fn matmul_peak(device: &Device, precision: Precision) -> Option<f64> {
     const SIZE: usize = 1536;
-    let precision = precision.on_this_machine();
+    let precision = precision.on(device);
     let a = Tensor::<2>::ones([SIZE, SIZE], device);
     let mut best = 0.0f64;
     for i in 0..12 {

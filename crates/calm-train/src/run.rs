@@ -7,7 +7,6 @@ use std::time::Instant;
 use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
-use calm_kernels::precision_known_on;
 use calm_lm::CalmModel;
 use calm_nn::mix;
 use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
@@ -100,7 +99,7 @@ pub fn train(
     tokenizer.save(&directory.tokenizer())?;
     info.device = options.device_name.to_owned();
     info.seed = experiment.seed;
-    info.precision = experiment.precision.on_this_machine().name().to_owned();
+    info.precision = experiment.precision.on(options.device).name().to_owned();
     info.save(&directory.run())?;
     if let Some(pretrained) = &pretrained {
         pretrained.place(&mut experiment, &directory, &store, options.device)?;
@@ -123,9 +122,11 @@ pub fn train(
 }
 
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
-    let precision = experiment.precision.of_products();
-    if !precision_known_on(precision, options.device) {
-        return Err(Error::PrecisionNeedsFlex {
+    // A processor without them trains in f32 and says so in run.json; a device that one chose is
+    // chosen for what it has.
+    let lacks = experiment.precision.on(options.device) != experiment.precision;
+    if lacks && *options.device != Device::flex() {
+        return Err(Error::PrecisionNotOnDevice {
             precision: experiment.precision.name(),
             device: options.device_name.to_owned(),
         });
@@ -231,7 +232,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     let found = Found::look(directory, tokenizer, observe)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
-    let precision = experiment.precision.on_this_machine();
+    let precision = experiment.precision.on(options.device);
     let is_trained = found.is_trained(options.stages, experiment);
     let record = moved(info.clone(), is_trained, precision, options);
     if record != *info {

@@ -6,7 +6,7 @@ mod flex;
 use std::cell::Cell;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::on_flex;
 pub use calm_gemm::MatmulPrecision;
@@ -38,17 +38,23 @@ thread_local! {
     static PRECISION: Cell<MatmulPrecision> = const { Cell::new(MatmulPrecision::F32) };
 }
 
-/// Whether products are rounded so on `device`, where its processor can; elsewhere they stay in f32.
-pub fn precision_known_on(precision: MatmulPrecision, device: &Device) -> bool {
-    precision == MatmulPrecision::F32 || on_flex(device)
+/// How products asked for in `precision` are rounded on `device`: in f32 where it has none of bf16.
+pub fn precision_on(precision: MatmulPrecision, device: &Device) -> MatmulPrecision {
+    match precision {
+        MatmulPrecision::F32 => MatmulPrecision::F32,
+        wanted if on_flex(device) => wanted.on_this_machine(),
+        wanted if device.supports_dtype(DType::BF16) => wanted,
+        MatmulPrecision::Bf16 => MatmulPrecision::F32,
+    }
 }
 
 /// Runs `work` with the matrix products that this thread begins, forward and backward, rounded as
 /// `precision` says: those of [`linear`], attention and cross-entropy. Everything else stays in
-/// f32, and so do tensors. Only flex knows it so far.
+/// f32, and so do tensors. On GPUs only linear layers are, and there the product itself is rounded
+/// too, as the executor gives it.
 ///
 /// ```
-/// use burn::tensor::{Device, Tensor};
+/// use burn::tensor::{DType, Device, Tensor};
 /// use calm_kernels::{MatmulPrecision, linear, with_matmul_precision};
 ///
 /// let ones = |rows| Tensor::<2>::ones([rows, 8], &Device::flex());
@@ -85,7 +91,10 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     if !on_flex(&x.device()) {
-        return reference(x, weight, bias);
+        return match precision_on(matmul_precision(), &x.device()) {
+            MatmulPrecision::F32 => reference(x, weight, bias),
+            MatmulPrecision::Bf16 => reference_bf16(x, weight, bias),
+        };
     }
     let mut dims = x.dims();
     let [d_input, d_output] = weight.dims();
@@ -99,6 +108,21 @@ pub fn linear<const D: usize>(
     };
     dims[D - 1] = d_output;
     Tensor::<2>::from_dispatch(y).reshape(dims)
+}
+
+/// [`reference`] with factors and product rounded to bf16; weights, gradients and the sum with the
+/// bias are in f32.
+pub fn reference_bf16<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let [x, weight] = [x, weight.unsqueeze()].map(|factor| factor.cast(DType::BF16));
+    let y = x.matmul(weight).cast(DType::F32);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
 }
 
 /// The same in plain tensor operations.

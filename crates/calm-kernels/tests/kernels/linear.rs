@@ -1,6 +1,6 @@
 //! Linear layers against the plain version.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use calm_kernels::{linear, reference};
 
 use crate::{compare, numbers};
@@ -57,4 +57,45 @@ fn a_frozen_weight_does_not_cut_the_graph() {
     let grads = linear(x.clone(), w.clone(), None).sum().backward();
     let expected = w.sum_dim(1).transpose().expand([4, 5]).into_data();
     crate::assert_close("x", x.grad(&grads).unwrap().into_data(), expected);
+}
+
+/// The plain version in bf16, which GPUs run: a rounding is within 2^-9, so two factors, their
+/// product and the sums of an executor that keeps f32 in between stay within 2^-7 of the sum of
+/// magnitudes. Tensors and gradients are f32 again.
+#[test]
+fn the_plain_version_in_bf16_is_within_its_rounding() {
+    let [rows, d, out] = [17, 130, 33];
+    let (x, w, b) = (
+        crate::leaf::<2>(&numbers([rows, d], 1)),
+        crate::leaf::<2>(&numbers([d, out], 2)),
+        crate::leaf::<1>(&numbers([out], 3)),
+    );
+    let near = |what: &str, rounded: Tensor<2>, exact: Tensor<2>, size: Tensor<2>| {
+        assert_eq!(rounded.dtype(), DType::F32, "{what}");
+        let off = (rounded.clone() - exact.clone()).abs() / (size + 1e-3);
+        let worst = f64::from(off.max().into_scalar::<f32>());
+        assert!(worst < 1.0 / 128.0, "{what}: {worst}");
+        let moved = f64::from((rounded - exact).abs().max().into_scalar::<f32>());
+        assert!(moved > 1e-5, "{what}: nothing was rounded");
+    };
+    let rounded = reference::linear_bf16(x.clone(), w.clone(), Some(b.clone()));
+    let exact = reference::linear(x.clone(), w.clone(), Some(b.clone()));
+    let [grads, exact_grads] =
+        [rounded.clone(), exact.clone()].map(|y| y.powf_scalar(2.0).sum().backward());
+    let size = reference::linear(x.clone().abs(), w.clone().abs(), Some(b.clone().abs()));
+    near(
+        "output",
+        rounded.inner(),
+        exact.clone().inner(),
+        size.inner(),
+    );
+    let upstream = (exact.inner() * 2.0).abs();
+    let [x_size, w_size] = [x.clone().inner().abs(), w.clone().inner().abs()];
+    let dx = upstream.clone().matmul(w_size.transpose());
+    let dw = x_size.transpose().matmul(upstream);
+    let of = |leaf: &Tensor<2>| [leaf.grad(&grads).unwrap(), leaf.grad(&exact_grads).unwrap()];
+    let [rounded, exact] = of(&x);
+    near("gradient of x", rounded, exact, dx * 2.0);
+    let [rounded, exact] = of(&w);
+    near("gradient of w", rounded, exact, dw * 2.0);
 }
