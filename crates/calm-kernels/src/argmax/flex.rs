@@ -24,13 +24,13 @@ impl ArgmaxOps for Flex {
     ) -> IntTensor<Self> {
         let (x, table) = (Floats::new(x), Floats::new(table));
         let (rows, d) = (x.shape()[0], table.width());
-        let best = if d == 0 {
+        let best = match table.len().checked_div(d) {
             // All products are the same.
-            vec![0; rows]
-        } else {
-            let dims = [table.len() / d, d];
-            let prepared = prepared.get_or_init(|| Argmax::new(&table, dims));
-            prepared.search(&x, &table)
+            None => vec![0; rows],
+            Some(vocab) => {
+                let prepared = prepared.get_or_init(|| Argmax::new(&table, [vocab, d]));
+                prepared.search(&x, &table)
+            }
         };
         FlexTensor::from_data(TensorData::new(best, [rows]))
     }
