@@ -169,7 +169,7 @@ fn the_published_autoencoder_has_the_published_size() {
             intermediate_size: 1280,
             encoder_layers: 2,
             decoder_layers: 2,
-            ..small().settings.clone()
+            ..small().settings
         },
         ..small()
     };

@@ -29,7 +29,7 @@ fn the_loss_asks_for_draws_in_the_documented_order() {
     let no_tokens = AutoencoderConfig {
         settings: AutoencoderSettings {
             token_dropout: 0.0,
-            ..small().settings.clone()
+            ..small().settings
         },
         ..small()
     };
@@ -37,7 +37,7 @@ fn the_loss_asks_for_draws_in_the_documented_order() {
     let no_latent = AutoencoderConfig {
         settings: AutoencoderSettings {
             latent_dropout: 0.0,
-            ..small().settings.clone()
+            ..small().settings
         },
         ..small()
     };
@@ -135,7 +135,7 @@ fn at_the_prior_the_kl_is_the_floor_of_every_dimension() {
         settings: AutoencoderSettings {
             kl_floor: 0.375,
             kl_weight: 2.0,
-            ..small().settings.clone()
+            ..small().settings
         },
         ..small()
     };
@@ -155,7 +155,7 @@ fn below_the_floor_the_kl_pulls_on_nothing() {
         let config = AutoencoderConfig {
             settings: AutoencoderSettings {
                 kl_weight,
-                ..small().settings.clone()
+                ..small().settings
             },
             ..small()
         };

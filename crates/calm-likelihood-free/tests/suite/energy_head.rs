@@ -32,9 +32,8 @@ fn reference(f: &Fixture, device: &Device) -> Result<EnergyHead, FixtureError> {
         settings: EnergyHeadSettings {
             blocks: f.whole("config/num_mlp_layers")?,
             noise_size: f.whole("config/noise_size")?,
-            ..small().settings.clone()
+            ..small().settings
         },
-        ..small()
     };
     config.validate().expect("the fixture's sizes fit together");
     let d = config.hidden_size;
@@ -279,9 +278,8 @@ fn counted_parameters_and_work_are_those_of_the_module() {
             settings: EnergyHeadSettings {
                 noise_size: 3,
                 blocks: 5,
-                ..base.settings.clone()
+                ..base.settings
             },
-            ..base
         },
     ];
     for config in configs {
