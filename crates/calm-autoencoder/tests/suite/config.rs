@@ -171,7 +171,6 @@ fn the_published_autoencoder_has_the_published_size() {
             decoder_layers: 2,
             ..small().settings
         },
-        ..small()
     };
     let millions = config.parameters() as f64 / 1e6;
     assert!((75.0..76.0).contains(&millions), "{millions} M");
