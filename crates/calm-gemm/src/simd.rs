@@ -107,38 +107,9 @@ pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     partial[0]
 }
 
-/// [`crate::lanes::exp`] of one number.
-#[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    super::lanes::exp(x)
-}
-
-/// `1 / (1 + e^-x)`
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_close_everywhere() {
-        let mut x = -87.0f32;
-        while x < 88.0 {
-            let expected = f64::from(x).exp();
-            let got = f64::from(exp(x));
-            assert!(
-                (got - expected).abs() <= 3e-7 * expected,
-                "e^{x} is {got}, expected {expected}"
-            );
-            x += 0.001_7;
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert!(exp(-1e9) < 1.3e-38 && exp(f32::NEG_INFINITY) < 1.3e-38);
-        assert!(exp(1e9).is_finite());
-    }
 
     #[test]
     fn sums_are_right_at_any_length() {

@@ -247,6 +247,31 @@ fn every_colour_has_its_counterpart_on_a_dark_ground() {
     }
 }
 
+/// Steps below the last digit of the numbers, differences beyond the largest number.
+#[test]
+fn ticks_end_at_any_size() {
+    for (low, high) in [
+        (1e17, 1e17 + 16.0),
+        (1e300, 1e300 * (1.0 + 4e-16)),
+        (-f64::MAX, f64::MAX),
+        (0.0, f64::MIN_POSITIVE),
+    ] {
+        let line = Series::new("a", vec![(low, low), (high, high)]);
+        assert!(
+            inline(&chart().series(line)).len() < 20_000,
+            "{low} to {high}"
+        );
+    }
+    let line = Series::new("a", vec![(0.0, 0.0), (7.0, 0.25)]);
+    let svg = inline(&chart().series(line));
+    for label in ["0.05", "0.1", "0.15", "0.2", "0.25"] {
+        assert!(
+            svg.contains(&format!("\n{label}\n</text>")),
+            "{label} in {svg}"
+        );
+    }
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
 

@@ -2,7 +2,8 @@
 
 use askama::Template;
 
-use crate::page::show;
+use crate::show;
+use crate::show::standard_errors;
 use calm_records::{ModelSummary, Summary};
 
 /// "What this shows and what it does not", composed from a run's own figures.
@@ -50,34 +51,10 @@ fn named(holds: impl Fn(usize) -> bool) -> Vec<String> {
     all.map(|n| format!("Brier-{}", n + 1)).collect()
 }
 
-/// "A", "A and B", "A, B and C".
-pub(crate) fn listed(names: &[String]) -> String {
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => names.concat(),
-    }
-}
-
-/// The difference in standard errors; NaN where the error is unknown or zero.
-pub(crate) fn standard_errors(difference: f64, error: f64) -> f64 {
-    if error > 0.0 {
-        difference / error
-    } else {
-        f64::NAN
-    }
-}
-
-/// `100 * (product of the four)^(1/4)`, 0 where any factor is not positive.
-pub(crate) fn brier_lm_of(brier: &[f64; 4]) -> f64 {
-    if brier.iter().any(|&b| b <= 0.0) {
-        return 0.0;
-    }
-    100.0 * brier.iter().product::<f64>().powf(0.25)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::show::brier_lm;
     use calm_records::examples::{model, summary};
 
     /// What is said of a summary, in one line without markup.
@@ -132,9 +109,9 @@ mod tests {
         assert!(text.contains("shaky: Brier-4 lies less than two"), "{text}");
         let text = said(&with([0.01, 1e-3, 1e-4, 1e-5], [1e-6; 4], 0.2));
         assert!(!text.contains("shaky"), "{text}");
-        approx::assert_relative_eq!(brier_lm_of(&[0.1; 4]), 10.0, max_relative = 1e-12);
+        approx::assert_relative_eq!(brier_lm(&[0.1; 4]), 10.0, max_relative = 1e-12);
         // Two negative factors must not cancel.
-        assert_eq!(brier_lm_of(&[0.1, -0.1, -0.1, 0.1]), 0.0);
+        assert_eq!(brier_lm(&[0.1, -0.1, -0.1, 0.1]), 0.0);
     }
 
     #[test]

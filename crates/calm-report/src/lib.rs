@@ -20,6 +20,7 @@ mod chart;
 mod findings;
 pub mod format;
 mod page;
+mod show;
 mod table;
 
 pub use chart::{LineChart, Scale, Series, legend_of};

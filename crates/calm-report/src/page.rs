@@ -3,7 +3,6 @@
 
 mod curves;
 mod index;
-pub(crate) mod show;
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +15,10 @@ use calm_records::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::Table;
 use crate::chart::CHART_CSS;
 use crate::findings::Findings;
 use crate::format::{significant, with_error_parts};
+use crate::{Table, show};
 
 pub use index::write_index;
 

@@ -68,6 +68,12 @@ pub fn exp<V: Lanes>(x: V) -> V {
     value.mul(shifted.power_of_two())
 }
 
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// The largest of some numbers, `-inf` of none; what is no number is passed over.
 #[inline(always)]
 pub fn largest<V: Lanes>(row: &[f32]) -> f32 {
@@ -187,5 +193,22 @@ mod tests {
                 check::<std::arch::x86_64::__m512>();
             }
         }
+    }
+
+    #[test]
+    fn exp_is_close_everywhere() {
+        let mut x = -87.0f32;
+        while x < 88.0 {
+            let expected = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            assert!(
+                (got - expected).abs() <= 3e-7 * expected,
+                "e^{x} is {got}, expected {expected}"
+            );
+            x += 0.001_7;
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e9) < 1.3e-38 && exp(f32::NEG_INFINITY) < 1.3e-38);
+        assert!(exp(1e9).is_finite());
     }
 }

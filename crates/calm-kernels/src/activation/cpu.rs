@@ -1,8 +1,8 @@
 //! The activations over slices.
 
 use crate::cpu::rows::for_rows;
+use calm_gemm::lanes::sigmoid;
 use calm_gemm::simd;
-use calm_gemm::simd::sigmoid;
 
 pub(super) fn silu(x: &[f32], out: &mut [f32]) {
     for_rows(out, 1, |first, out| {

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 use super::COINCIDE;
 use crate::philox::{fill_normals, ln};
 use calm_gemm::Shared;
+use calm_gemm::lanes::exp;
 use calm_gemm::simd;
-use calm_gemm::simd::{exp, sum};
+use calm_gemm::simd::sum;
 
 /// What a score is made of.
 pub(super) struct Problem<'a> {

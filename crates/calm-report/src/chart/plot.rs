@@ -266,7 +266,7 @@ impl Ranged for Axis {
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
         let most = hint.max_num_points();
         match self {
-            Self::Linear(axis) => axis.key_points(most),
+            Self::Linear(axis) => round_differences(axis.range(), most),
             Self::Log(axis) => {
                 // Plotters' own are decades, of which there may be too few: 1, 2 and 5 of each, and
                 // within less than a decade round differences, serve as well.
@@ -278,7 +278,7 @@ impl Ranged for Axis {
                     let all = powers.flat_map(|p| factors.iter().map(move |f| f * 10_f64.powi(p)));
                     all.filter(|v| (start..=end).contains(v)).collect()
                 };
-                let linear = || RangedCoordf64::from(start..end).key_points(most);
+                let linear = || round_differences(start..end, most);
                 let candidates = [ticks(&[1.0]), ticks(&[1.0, 2.0, 5.0])];
                 let found = candidates.into_iter().find(|ticks| ticks.len() >= 3);
                 found.unwrap_or_else(linear)
@@ -298,6 +298,28 @@ impl ValueFormatter<f64> for Axis {
     fn format(value: &f64) -> String {
         tick(*value)
     }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten, about `most` of them. Plotters' own never end where
+/// a step is lost in the size of the numbers.
+fn round_differences(range: Range<f64>, most: usize) -> Vec<f64> {
+    let rough = (range.end - range.start) / most.max(1) as f64;
+    let power = 10_f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    let step = steps
+        .into_iter()
+        .find(|&step| step >= rough)
+        .unwrap_or(rough);
+    let first = (range.start / step).ceil();
+    let count = (range.end / step).floor() - first;
+    if !(0.0..=2.0 * most as f64).contains(&count) {
+        return Vec::new();
+    }
+    let at = |i: usize| (first + i as f64) * step;
+    (0..=count as usize)
+        .map(at)
+        .filter(|v| v.is_finite())
+        .collect()
 }
 
 fn percent_tick(share: f64) -> String {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use askama::Template;
 use calm_records::{Error, ModelSummary, Result, RunDir, SampleText, Stage, write_atomic};
 
-use super::{Records, Sample, html_page, show};
-use crate::{LineChart, Series, Table};
+use super::{Records, Sample, html_page};
+use crate::{LineChart, Series, Table, show};
 
 /// Writes `index.html` into `directory`: a row for every run below it, their learning curves in one
 /// chart, where their configurations differ, and a text of each. Returns its path.

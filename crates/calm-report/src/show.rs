@@ -1,7 +1,6 @@
 //! Numbers in templates: those of [`crate::format`], in which a line never breaks between a number
 //! and its unit or error. Templates hand out references as well as values.
 
-use crate::findings;
 use crate::format;
 
 fn unbroken(text: &str) -> String {
@@ -84,16 +83,35 @@ pub(crate) fn maybe_error(value: impl Number<f64>, error: &Option<f64>) -> Strin
 
 /// A difference in its standard errors.
 pub(crate) fn errors(difference: impl Number<f64>, error: impl Number<f64>) -> String {
-    signed(
-        findings::standard_errors(difference.number(), error.number()),
-        1,
-    )
+    signed(standard_errors(difference.number(), error.number()), 1)
 }
 
+/// [`brier_lm`] as a figure.
 pub(crate) fn brier_lm_of(brier: &[f64; 4]) -> String {
-    significant(findings::brier_lm_of(brier), 3)
+    significant(brier_lm(brier), 3)
 }
 
+/// "A", "A and B", "A, B and C".
 pub(crate) fn listed(names: &[String]) -> String {
-    findings::listed(names)
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// The difference in standard errors; NaN where the error is unknown or zero.
+pub(crate) fn standard_errors(difference: f64, error: f64) -> f64 {
+    if error > 0.0 {
+        difference / error
+    } else {
+        f64::NAN
+    }
+}
+
+/// `100 * (product of the four)^(1/4)`, 0 where any factor is not positive.
+pub(crate) fn brier_lm(brier: &[f64; 4]) -> f64 {
+    if brier.iter().any(|&b| b <= 0.0) {
+        return 0.0;
+    }
+    100.0 * brier.iter().product::<f64>().powf(0.25)
 }
