@@ -11,7 +11,7 @@ const BLOCK: usize = 256;
 
 /// Turns the scores of a row into weights `exp((score - largest) / T)`, in place; within 2 units in
 /// the last place of f32, and 1e-38 where they are smaller than that. `inverse_temperature` is 1/T.
-/// Returns the sums of blocks of neighbouring weights, for [`draw`].
+/// Returns the sums of blocks of neighbouring weights, which a draw looks through first.
 pub fn boltzmann_weights(scores: &mut [f32], inverse_temperature: f32) -> Vec<f32> {
     let mut sums = vec![0.0; scores.len().div_ceil(BLOCK)];
     // Infinity would make no number of the largest.

@@ -110,7 +110,7 @@ pub fn linear<const D: usize>(
     Tensor::<2>::from_dispatch(y).reshape(dims)
 }
 
-/// [`reference`] with factors and product rounded to bf16; weights, gradients and the sum with the
+/// [`reference()`] with factors and product rounded to bf16; weights, gradients and the sum with the
 /// bias are in f32.
 pub fn reference_bf16<const D: usize>(
     x: Tensor<D>,
