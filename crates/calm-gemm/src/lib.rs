@@ -3,7 +3,7 @@
 //!
 //! | operation | files | AVX-512 | AVX2 and FMA | elsewhere |
 //! |---|---|---|---|---|
-//! | [`gemm`], [`gemm_serial`] | `product.rs`, `product/` | kernel, bf16 where it has the products | kernel | the `gemm` crate |
+//! | [`gemm()`], [`gemm_serial`] | `product.rs`, `product/` | kernel, bf16 where it has the products | kernel | the `gemm` crate |
 //! | the same with at most five rows | `product/few.rs` | reads the right factor once, as it lies | likewise | likewise |
 //! | [`Argmax`] | `argmax.rs`, `argmax/` | 8-bit products (VNNI), then exact ones | likewise (`maddubs`) | scores |
 //!

@@ -181,7 +181,7 @@ pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update, precision: Matm
     gemm_on(threads, a, b, c, into, precision);
 }
 
-/// [`gemm`] on the calling thread alone, for callers that are parallel themselves.
+/// [`gemm()`] on the calling thread alone, for callers that are parallel themselves.
 pub fn gemm_serial(
     a: Mat<'_>,
     b: Mat<'_>,

@@ -82,7 +82,7 @@ macro_rules! simd {
 /// every machine.
 const LANES: usize = 32;
 
-/// `sum of f(i) for i < n`, in [`LANES`] partial sums.
+/// `sum of f(i) for i < n`, in 32 partial sums.
 #[inline(always)]
 pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut partial = [0.0f32; LANES];

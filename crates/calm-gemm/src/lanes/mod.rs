@@ -36,7 +36,7 @@ pub trait Lanes: Copy {
     /// The smaller of both; `self` where a number is none.
     fn at_most(self, high: Self) -> Self;
 
-    /// `2^n`, n in -126 ..= 127, from the low bits of numbers to which [`MAGIC`] was added.
+    /// `2^n`, n in -126 ..= 127, from the low bits of numbers to which 1.5 * 2^23 was added.
     fn power_of_two(self) -> Self;
 
     fn total(self) -> f32;
