@@ -43,11 +43,14 @@ const STEPS: [(&str, Step); 10] = [
     // The kernels that this machine would not choose.
     ("isa", |c| {
         for isa in ["avx2", "base"] {
-            let mut command = process::cargo(&c.root);
-            command
-                .args(["test", "--package", "calm-gemm"])
-                .env("CALM_ISA", isa);
-            c.tests(&mut command)?;
+            for what in ["--package calm-gemm", "--workspace --test kernels"] {
+                let mut command = process::cargo(&c.root);
+                command
+                    .arg("test")
+                    .args(what.split(' '))
+                    .env("CALM_ISA", isa);
+                c.tests(&mut command)?;
+            }
         }
         Ok(Outcome::Passed)
     }),

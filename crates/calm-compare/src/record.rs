@@ -243,7 +243,7 @@ impl CellRecord {
     }
 }
 
-/// All cells as CSV, one row a cell, with a header; what a cell lacks is empty.
+/// All cells as CSV, one row a cell, with a header where there is a cell; what a cell lacks is empty.
 pub fn to_csv(records: &[CellRecord]) -> String {
     let speed = records.first().map_or(&[][..], |r| &r.speed);
     let batches: Vec<usize> = speed.iter().map(|s| s.batch).collect();

@@ -16,7 +16,8 @@ use crate::{Mat, MatMut, MatmulPrecision, Update, gemm};
 ///
 /// Where the machine has AVX2 or AVX-512 VNNI, products of roundings to 8 bits come first, with a
 /// bound on how far each can be off; only what may be the largest by that bound (a few entries of
-/// thousands) is multiplied exactly. The answer is that of the unrounded numbers.
+/// thousands) is multiplied in f64. The answer is that of the unrounded numbers; elsewhere, of scores
+/// in f32. What is no number is never the largest.
 #[derive(Debug)]
 pub struct Argmax {
     dims: [usize; 2],
@@ -80,19 +81,25 @@ fn by_scores(x: &[f32], table: &[f32], d: usize) -> Vec<i32> {
 }
 
 fn first_largest(row: &[f32]) -> i32 {
-    let mut best = 0;
+    let mut best = (0, f32::NEG_INFINITY);
     for (i, &score) in row.iter().enumerate() {
-        if score > row[best] {
-            best = i;
+        if score > best.1 {
+            best = (i, score);
         }
     }
-    best as i32
+    best.0 as i32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::product::tests::numbers;
+
+    #[test]
+    fn what_is_no_number_is_passed_over() {
+        assert_eq!(first_largest(&[f32::NAN, 1.0, 3.0, 3.0]), 2);
+        assert_eq!(first_largest(&[f32::NAN]), 0);
+    }
 
     /// All ways that the machine has, on the same numbers.
     #[test]

@@ -1,5 +1,5 @@
 //! Matrix products on CPUs in f32 and through bf16, and the search for a table's entry with the
-//! largest product, on plain slices: no tensors, no allocation but for blocks in reading order.
+//! largest product, on plain slices.
 //!
 //! | operation | files | AVX-512 | AVX2 and FMA | elsewhere |
 //! |---|---|---|---|---|
@@ -9,8 +9,9 @@
 //!
 //! What both are written in serves other kernels too: a loop compiled for every instruction set
 //! ([`simd!`], [`by_level!`] over [`lanes`]) and a slice that threads share ([`Shared`]).
-//! `CALM_ISA=avx2` or `CALM_ISA=base` in the environment holds a program to less than its machine
-//! has, which is how one machine tests the kernels of others.
+//! `CALM_ISA=avx2` or `CALM_ISA=base` in the environment holds these kernels to less than the machine
+//! has, which is how one machine tests the kernels of others; the `gemm` crate, which `base` leaves
+//! the large products to, goes by the machine.
 //!
 //! ```
 //! use calm_gemm::{Mat, MatMut, MatmulPrecision, Update, gemm};
@@ -23,6 +24,7 @@
 //! ```
 
 mod argmax;
+// Not of the interface: a vector's methods are sound only within what `by_level!` makes.
 #[doc(hidden)]
 pub mod lanes;
 mod product;

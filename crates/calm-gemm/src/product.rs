@@ -61,9 +61,7 @@ impl<'a> Mat<'a> {
         let [rows, cols] = dims;
         let [row_stride, col_stride] = strides;
         assert!(
-            rows == 0
-                || cols == 0
-                || (rows - 1) * row_stride + (cols - 1) * col_stride < data.len(),
+            fits(dims, strides, data.len()),
             "a {rows} x {cols} matrix with strides {strides:?} does not fit {} numbers",
             data.len()
         );
@@ -93,7 +91,8 @@ impl<'a> Mat<'a> {
     pub fn some_rows(self, rows: std::ops::Range<usize>) -> Self {
         assert!(rows.end <= self.rows, "{rows:?} of {}", self.rows);
         Self {
-            data: &self.data[rows.start * self.row_stride..],
+            // Behind the last row nothing need be left.
+            data: self.data.get(rows.start * self.row_stride..).unwrap_or(&[]),
             rows: rows.len(),
             ..self
         }
@@ -132,7 +131,7 @@ impl<'a> MatMut<'a> {
     /// Where the last entry lies outside `data`.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
         assert!(
-            rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(),
+            fits([rows, cols], [stride, 1], data.len()),
             "a {rows} x {cols} matrix with stride {stride} does not fit {} numbers",
             data.len()
         );
@@ -141,9 +140,23 @@ impl<'a> MatMut<'a> {
             data,
             rows,
             cols,
-            stride,
+            // That of a single row says nothing.
+            stride: stride.max(cols),
         }
     }
+}
+
+/// Whether the last entry lies inside `len` numbers; a place beyond the largest number doesn't.
+fn fits([rows, cols]: [usize; 2], [row_stride, col_stride]: [usize; 2], len: usize) -> bool {
+    if rows == 0 || cols == 0 {
+        return true;
+    }
+    let (down, across) = (
+        (rows - 1).checked_mul(row_stride),
+        (cols - 1).checked_mul(col_stride),
+    );
+    let last = down.zip(across).and_then(|(a, b)| a.checked_add(b));
+    last.is_some_and(|last| last < len)
 }
 
 /// Whether a product overwrites or adds to its target.
@@ -376,6 +389,28 @@ pub(crate) mod tests {
             |threads, a, b, c, into| gemm_on(threads, a, b, c, into, MatmulPrecision::Bf16),
             1.0 / 256.0 + 1e-5,
         );
+    }
+
+    #[test]
+    fn views_that_do_not_fit_are_refused() {
+        let data = [0.0; 8];
+        let refused = |dims: [usize; 2], strides: [usize; 2]| {
+            std::panic::catch_unwind(|| Mat::strided(&data, dims, strides)).is_err()
+        };
+        assert!(!refused([2, 4], [4, 1]) && refused([2, 4], [5, 1]));
+        // Twice 2^63 is 0 again.
+        assert!(refused([3, 1], [1 << 63, 1]) && refused([2, 2], [usize::MAX, 1]));
+        assert!(Mat::strided(&data, [2, 3], [5, 1]).some_rows(2..2).rows() == 0);
+        let mut row = [0.0; 4];
+        let (a, b) = (
+            Mat::new(&[2.0], 1, 1),
+            Mat::new(&[1.0, 2.0, 3.0, 4.0], 1, 4),
+        );
+        for stride in [0, 2, 4, 9] {
+            let c = MatMut::strided(&mut row, 1, 4, stride);
+            gemm(a, b, c, Update::Overwrite, MatmulPrecision::F32);
+            assert_eq!(row, [2.0, 4.0, 6.0, 8.0], "stride {stride}");
+        }
     }
 
     /// What machines without AVX-512 run; the test above sees the best kernel alone.

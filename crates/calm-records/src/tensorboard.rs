@@ -22,8 +22,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Starts a file in `directory`, which is made where it is not there. What earlier files say of
-    /// steps after `step` is void: TensorBoard drops it, as it must where a run was resumed.
+    /// Starts a file in `directory`, which is made where it is not there, for steps after `step`: what
+    /// earlier files say of those is void, as it must be where a run was resumed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -45,27 +45,26 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Appends every number of a record under its key, and those of its arrays of four (Brier-1 to 4)
-    /// under the key and their place; what else it holds is left out, as are numbers that are not
-    /// finite.
+    /// Appends every number of a record under `prefix` and its key, and those of Brier-1 to 4 and their
+    /// errors under the key and n; what else it holds is left out, as are numbers that are not finite.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Encode`].
-    pub fn record(&mut self, step: u64, record: &impl Serialize) -> Result<()> {
+    pub fn record(&mut self, step: u64, prefix: &str, record: &impl Serialize) -> Result<()> {
         let value = serde_json::to_value(record).map_err(|error| Error::Encode {
             path: self.path.clone(),
             reason: error.to_string(),
         })?;
         let mut summary = Vec::new();
         for (key, value) in value.as_object().into_iter().flatten() {
-            match value {
-                Value::Array(four) if four.len() == 4 => {
+            match (key.as_str(), value) {
+                ("brier" | "brier_se", Value::Array(four)) => {
                     for (n, value) in four.iter().enumerate() {
-                        scalar(&mut summary, &format!("{key}_{}", n + 1), value);
+                        scalar(&mut summary, &format!("{prefix}{key}_{}", n + 1), value);
                     }
                 }
-                value if key != "step" => scalar(&mut summary, key, value),
-                _ => {}
+                ("step", _) => {}
+                (key, value) => scalar(&mut summary, &format!("{prefix}{key}"), value),
             }
         }
         self.event(step, SUMMARY, &summary)
@@ -165,9 +164,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("lm");
         let mut writer = EventWriter::create(&directory, 299).unwrap();
-        writer.record(300, &row(Stage::Lm, 300)).unwrap();
+        writer.record(300, "", &row(Stage::Lm, 300)).unwrap();
+        let point = serde_json::json!({"stage": "lm", "step": 300, "tokens": 9, "brier": [1, 2, 3, 4],
+            "window_brier_1": [5, 6, 7, 8]});
+        writer.record(300, "eval/", &point).unwrap();
         let events = events(&writer.path);
-        assert_eq!(events.len(), 3);
+        assert_eq!(events.len(), 4);
         // Wall time, then step 0 and the version; step 300 and the start of a session.
         assert_eq!(events[0][9..], *b"\x10\x00\x1a\x0dbrain.Event:2");
         assert_eq!(events[1][9..], *b"\x10\xac\x02\x3a\x02\x08\x01");
@@ -181,6 +183,12 @@ mod tests {
         let holds = |part: &[u8]| events[2].windows(part.len()).any(|window| window == part);
         assert!(holds(&lr), "{:x?}", events[2]);
         assert!(!holds(b"stage") && !holds(b"mfu") && !holds(b"step"));
+        let point = String::from_utf8_lossy(&events[3]);
+        assert!(
+            point.contains("eval/brier_4") && point.contains("eval/tokens"),
+            "{point:?}"
+        );
+        assert!(!point.contains("window"), "{point:?}");
         // RFC 3720, B.4: 32 bytes of zeros.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
     }

@@ -19,7 +19,7 @@ const ROW: i32 = 18;
 /// Average width of a character of the legend, in pixels.
 const CHARACTER: i32 = 7;
 /// Curves are told apart by these; the style has their counterparts on a dark ground.
-const PALETTE: [RGBColor; 8] = [
+const PALETTE: [RGBColor; 12] = [
     RGBColor(0x23, 0x60, 0xc5),
     RGBColor(0xc4, 0x56, 0x1a),
     RGBColor(0x11, 0x80, 0x6a),
@@ -28,6 +28,10 @@ const PALETTE: [RGBColor; 8] = [
     RGBColor(0x8a, 0x6d, 0x00),
     RGBColor(0x0e, 0x7f, 0xa8),
     RGBColor(0x5f, 0x5f, 0x5f),
+    RGBColor(0x3d, 0x8b, 0x37),
+    RGBColor(0x9a, 0x5b, 0x3c),
+    RGBColor(0x3b, 0x3b, 0x9e),
+    RGBColor(0xd1, 0x4d, 0xb4),
 ];
 const INK: RGBColor = RGBColor(0x1d, 0x24, 0x30);
 const SOFT: RGBColor = RGBColor(0x66, 0x70, 0x85);

@@ -113,6 +113,25 @@ fn a_lone_point_has_a_dot_and_an_upright_line() {
 }
 
 #[test]
+fn lone_points_beside_others_are_named_inside_the_chart() {
+    let lone = |name: &str, x| Series::new(name, vec![(x, 1.0)]);
+    let both = chart()
+        .series(lone("left", 0.0))
+        .series(lone("at the right end", 9.0));
+    let svg = inline(&both);
+    let text = |name: &str| -> &str {
+        let before = svg.split(&format!("\n{name}\n</text>")).next().unwrap();
+        &before[before.rfind("<text").unwrap()..]
+    };
+    assert!(text("left").contains("text-anchor=\"start\""), "{svg}");
+    assert!(
+        text("at the right end").contains("text-anchor=\"end\""),
+        "{svg}"
+    );
+    assert!(!inline(&chart().series(lone("alone", 0.0))).contains("alone"));
+}
+
+#[test]
 fn smoothing_draws_a_calmer_line_over_the_raw_one() {
     let points: Vec<_> = (0..40).map(|i| (f64::from(i), f64::from(i % 2))).collect();
     let svg = inline(&chart().series(Series::new("a", points).smoothed(0.9)));
@@ -143,6 +162,11 @@ fn long_curves_stay_small_and_keep_their_extremes() {
     assert_eq!(kept.last(), points.last());
     let figure = chart().series(Series::new("a", points)).to_figure("");
     assert!(figure.len() < 60_000, "{} bytes", figure.len());
+    // The last point can be pointed at: 99,999 mod 97 is 89.
+    assert!(
+        figure.contains("&#34;100 k tokens&#34;,&#34;89.00&#34;]]"),
+        "{figure}"
+    );
 }
 
 #[test]
@@ -264,7 +288,7 @@ fn ticks_end_at_any_size() {
     }
     let line = Series::new("a", vec![(0.0, 0.0), (7.0, 0.25)]);
     let svg = inline(&chart().series(line));
-    for label in ["0.05", "0.1", "0.15", "0.2", "0.25"] {
+    for label in ["0.05", "0.10", "0.15", "0.20", "0.25"] {
         assert!(
             svg.contains(&format!("\n{label}\n</text>")),
             "{label} in {svg}"

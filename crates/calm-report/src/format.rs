@@ -178,21 +178,14 @@ pub fn significant(value: f64, digits: usize) -> String {
     }
 }
 
-/// The label of a round number in at most four digits: `0.05`, `1.5 M`, `2 × 10⁻⁵`.
+/// A number in at most four digits: `0.05`, `1.5 M`, `2 × 10⁻⁵`.
 pub(crate) fn tick(value: f64) -> String {
-    let size = value.abs();
-    let (scale, prefix) = match size {
-        s if s == 0.0 || !s.is_finite() => return if s == 0.0 { "0" } else { UNKNOWN }.to_owned(),
-        // Prefixes from 10,000 on: a loss of 2,500 reads better without one.
-        s if s < 1e4 => (1.0, ""),
-        s if s < 1e6 => (1e3, " k"),
-        s if s < 1e9 => (1e6, " M"),
-        s if s < 1e12 => (1e9, " G"),
-        s if s < 1e15 => (1e12, " T"),
-        _ => (1.0, ""),
+    let (scale, prefix) = match unit(value) {
+        None => return if value == 0.0 { "0" } else { UNKNOWN }.to_owned(),
+        Some(unit) => unit,
     };
     let rounded: f64 = format!("{:.3e}", value / scale).parse().unwrap_or(value);
-    if (1e-3..1e15).contains(&size) {
+    if (1e-3..1e15).contains(&value.abs()) {
         format!("{rounded}{prefix}").replace('-', "−")
     } else {
         let digits = format!("{rounded:e}");
@@ -203,6 +196,35 @@ pub(crate) fn tick(value: f64) -> String {
             .trim_start_matches('-');
         scientific(rounded, mantissa.len().saturating_sub(2))
     }
+}
+
+/// One of several that lie multiples of `step` apart, with as many decimals as tell them apart.
+pub(crate) fn tick_by(value: f64, step: f64) -> String {
+    let (scale, prefix) = match unit(value) {
+        None => return tick(value),
+        Some(unit) => unit,
+    };
+    let decimals = |size: f64| (-size.log10() - 1e-9).ceil().clamp(0.0, 17.0) as usize;
+    if (1e-3..1e15).contains(&value.abs()) {
+        format!("{}{prefix}", fixed(value / scale, decimals(step / scale)))
+    } else {
+        let power = 10_f64.powf(value.abs().log10().floor());
+        scientific(value, decimals(step / power))
+    }
+}
+
+/// What a number is counted in, and the prefix for that; `None` for 0 and what is no number.
+fn unit(value: f64) -> Option<(f64, &'static str)> {
+    Some(match value.abs() {
+        s if s == 0.0 || !s.is_finite() => return None,
+        // Prefixes from 10,000 on: a loss of 2,500 reads better without one.
+        s if s < 1e4 => (1.0, ""),
+        s if s < 1e6 => (1e3, " k"),
+        s if s < 1e9 => (1e6, " M"),
+        s if s < 1e12 => (1e9, " G"),
+        s if s < 1e15 => (1e12, " T"),
+        _ => (1.0, ""),
+    })
 }
 
 /// A figure with its standard error, both to the error's second digit: `0.01310 ± 0.00042`,
@@ -330,6 +352,30 @@ mod tests {
         ] {
             assert_eq!(with_error(value, error), text);
         }
+    }
+
+    #[test]
+    fn ticks_are_told_apart() {
+        for (value, text) in [
+            (0.05, "0.05"),
+            (-1.5e6, "−1.5 M"),
+            (2e-5, "2 × 10⁻⁵"),
+            (1_572_864.0, "1.573 M"),
+            (0.0, "0"),
+            (f64::NAN, "unknown"),
+        ] {
+            assert_eq!(tick(value), text);
+        }
+        let all = |first: f64, step: f64| -> Vec<String> {
+            (0..3)
+                .map(|i| tick_by(first + f64::from(i) * step, step))
+                .collect()
+        };
+        assert_eq!(all(0.0, 5e5), ["0", "500 k", "1.0 M"]);
+        assert_eq!(all(12_000.0, 2.0), ["12.000 k", "12.002 k", "12.004 k"]);
+        assert_eq!(all(99.99, 0.002), ["99.990", "99.992", "99.994"]);
+        assert_eq!(all(2e-5, 1e-6), ["2.0 × 10⁻⁵", "2.1 × 10⁻⁵", "2.2 × 10⁻⁵"]);
+        assert_eq!(all(-0.2, 0.1), ["−0.2", "−0.1", "0"]);
     }
 
     #[test]

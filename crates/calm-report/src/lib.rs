@@ -25,4 +25,4 @@ mod table;
 
 pub use chart::{LineChart, Scale, Series, legend_of};
 pub use page::{html_page, render, write_index, write_report};
-pub use table::{Align, Table};
+pub use table::Table;

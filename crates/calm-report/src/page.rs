@@ -211,7 +211,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Value, error and what an unknown error means.
+    /// Value, and its error with what the scale of both is.
     fn headline(&self, value: &f64, error: Option<&f64>) -> (String, String) {
         let error = error.copied().filter(|e| e.is_finite());
         let Some(error) = error else {

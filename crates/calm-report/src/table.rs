@@ -2,39 +2,22 @@
 
 use askama::Template;
 
-/// Which edge the cells of a column share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Align {
-    /// Text.
-    #[default]
-    Left,
-    /// Numbers.
-    Right,
-}
-
-/// A table of text cells. Rows may be shorter than the header: missing cells are empty.
+/// A table of text cells, the first column aligned left and the others, numbers, right. Rows may be
+/// shorter than the header: missing cells are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Template)]
 #[template(path = "table.html")]
 pub struct Table {
     headers: Vec<String>,
-    alignment: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty table; the first column is aligned left, the others right.
+    /// An empty table.
     pub fn new<S: Into<String>>(headers: impl IntoIterator<Item = S>) -> Self {
         Self {
             headers: headers.into_iter().map(Into::into).collect(),
-            alignment: vec![Align::Left],
             rows: Vec::new(),
         }
-    }
-
-    /// Sets the alignment, column by column; columns beyond it are aligned right.
-    pub fn align(mut self, alignment: impl IntoIterator<Item = Align>) -> Self {
-        self.alignment = alignment.into_iter().collect();
-        self
     }
 
     /// Appends a row.
@@ -63,7 +46,7 @@ impl Table {
         let line = |row: &[String]| {
             let padded = widths.iter().enumerate().map(|(i, &width)| {
                 let text = cell(row, i);
-                if self.number(&i) {
+                if i > 0 {
                     format!("{text:>width$}")
                 } else {
                     format!("{text:<width$}")
@@ -76,8 +59,7 @@ impl Table {
         line(&self.headers) + &line(&rules) + &rows
     }
 
-    /// An HTML `<table>`; right-aligned cells have the class `num`, and a left-aligned first cell is
-    /// the row's header.
+    /// An HTML `<table>`; the first cell is the row's header, the others have the class `num`.
     pub fn to_html(&self) -> String {
         self.render().expect("writing to a string")
     }
@@ -85,10 +67,6 @@ impl Table {
     fn columns(&self) -> std::ops::Range<usize> {
         let rows = self.rows.iter().map(Vec::len);
         0..rows.fold(self.headers.len(), usize::max)
-    }
-
-    fn number(&self, column: &usize) -> bool {
-        self.alignment.get(*column) != Some(&Align::Left)
     }
 
     fn headed(&self) -> bool {
@@ -123,7 +101,7 @@ unigram            0.011
 a|b<c
 ";
         assert_eq!(table().to_text(), expected);
-        let mut wide = Table::new(["a"]).align([Align::Right]);
+        let mut wide = Table::new(["a"]);
         wide.row(["1", "2\n3"]);
         assert_eq!(wide.to_text(), "a\n─  ───\n1  2 3\n");
     }

@@ -249,7 +249,7 @@ pub(crate) fn run_stage<T: StageTask>(
                 repulsion: part("repulsion"),
             };
             run.metrics.write(&row)?;
-            tensorboard.record(step, &row)?;
+            tensorboard.record(step, "", &row)?;
             observe(Event::Logged(&row));
         }
 
@@ -265,7 +265,7 @@ pub(crate) fn run_stage<T: StageTask>(
             };
             let point = task.evaluate(&model.valid(), point)?;
             run.history.write(&point)?;
-            tensorboard.record(step, &point)?;
+            tensorboard.record(step, "eval/", &point)?;
             observe(Event::Evaluated(&point));
         }
         let due = step.is_multiple_of(config.checkpoint_every) || step == config.steps;

@@ -197,7 +197,7 @@ pub(super) unsafe fn gemm<K: Kernel>(
 unsafe fn block<K: Kernel>(
     a: Mat<'_>,
     b: Mat<'_>,
-    target: Shared,
+    target: Shared<'_>,
     stride: usize,
     rows: Range<usize>,
     cols: Range<usize>,

@@ -101,7 +101,7 @@ pub(super) fn backward(
 }
 
 /// All query heads that share key/value head `kv` of sequence `b`.
-fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Shared; 3]) {
+fn backward_group(saved: &Saved<'_>, sizes: Sizes, b: usize, kv: usize, out: [Shared<'_>; 3]) {
     let Sizes {
         positions,
         heads,

@@ -98,7 +98,7 @@ impl Space {
     ///
     /// # Safety
     /// No other thread reads or writes there meanwhile, and the slice is still borrowed.
-    pub(super) unsafe fn write(&self, to: Shared, start: usize, stride: usize) {
+    pub(super) unsafe fn write(&self, to: Shared<'_>, start: usize, stride: usize) {
         let width = self.context.len() / self.log_sums.len();
         for (i, context) in self.context.chunks_exact(width).enumerate() {
             // SAFETY: the caller's promise.

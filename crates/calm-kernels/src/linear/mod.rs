@@ -110,15 +110,22 @@ pub fn linear<const D: usize>(
     Tensor::<2>::from_dispatch(y).reshape(dims)
 }
 
-/// [`reference()`] with factors and product rounded to bf16; weights, gradients and the sum with the
-/// bias are in f32.
+/// [`reference()`] with factors and product rounded to bf16, and the gradients' alike; tensors, the
+/// bias and its gradient are in f32.
 pub fn reference_bf16<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    let [x, weight] = [x, weight.unsqueeze()].map(|factor| factor.cast(DType::BF16));
+    // As one matrix: a weight repeated for every batch would have its gradient summed in bf16.
+    let mut dims = x.dims();
+    let [d_input, d_output] = weight.dims();
+    let rows = dims[..D - 1].iter().product::<usize>();
+    let x = x.reshape([rows, d_input]);
+    let [x, weight] = [x, weight].map(|factor| factor.cast(DType::BF16));
     let y = x.matmul(weight).cast(DType::F32);
+    dims[D - 1] = d_output;
+    let y = y.reshape(dims);
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,

@@ -64,9 +64,10 @@ fn a_frozen_weight_does_not_cut_the_graph() {
 /// magnitudes. Tensors and gradients are f32 again.
 #[test]
 fn the_plain_version_in_bf16_is_within_its_rounding() {
-    let [rows, d, out] = [17, 130, 33];
+    // Many in a batch, over which the weight's gradient is summed.
+    let [batch, rows, d, out] = [300, 5, 130, 33];
     let (x, w, b) = (
-        crate::leaf::<2>(&numbers([rows, d], 1)),
+        crate::leaf::<3>(&numbers([batch, rows, d], 1)),
         crate::leaf::<2>(&numbers([d, out], 2)),
         crate::leaf::<1>(&numbers([out], 3)),
     );
@@ -83,19 +84,14 @@ fn the_plain_version_in_bf16_is_within_its_rounding() {
     let [grads, exact_grads] =
         [rounded.clone(), exact.clone()].map(|y| y.powf_scalar(2.0).sum().backward());
     let size = reference::linear(x.clone().abs(), w.clone().abs(), Some(b.clone().abs()));
-    near(
-        "output",
-        rounded.inner(),
-        exact.clone().inner(),
-        size.inner(),
-    );
-    let upstream = (exact.inner() * 2.0).abs();
-    let [x_size, w_size] = [x.clone().inner().abs(), w.clone().inner().abs()];
+    let flat = |y: Tensor<3>| y.inner().flatten::<2>(0, 1);
+    let upstream = flat(exact.clone()).abs() * 2.0;
+    near("output", flat(rounded), flat(exact), flat(size));
+    let (x_size, w_size) = (flat(x.clone().abs()), w.clone().inner().abs());
     let dx = upstream.clone().matmul(w_size.transpose());
     let dw = x_size.transpose().matmul(upstream);
-    let of = |leaf: &Tensor<2>| [leaf.grad(&grads).unwrap(), leaf.grad(&exact_grads).unwrap()];
-    let [rounded, exact] = of(&x);
+    let [rounded, exact] = [&grads, &exact_grads].map(|of| x.grad(of).unwrap().flatten(0, 1));
     near("gradient of x", rounded, exact, dx * 2.0);
-    let [rounded, exact] = of(&w);
+    let [rounded, exact] = [&grads, &exact_grads].map(|of| w.grad(of).unwrap());
     near("gradient of w", rounded, exact, dw * 2.0);
 }

@@ -6,21 +6,27 @@ use plotters::coord::combinators::LogCoord;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Serialize;
 
 use super::{
-    Area, FRAME, GRID, LineChart, REFERENCE, SOFT, Scale, Series, UNIT, WIDTH, colour_of, hex,
+    Area, CHARACTER, FRAME, GRID, INK, LineChart, REFERENCE, SOFT, Scale, Series, UNIT, WIDTH,
+    colour_of, hex,
 };
-use crate::format::{percent, significant, tick, with_error};
+use crate::format::{percent, significant, tick, tick_by, with_error};
 
 /// Up to this many points are marked by dots.
 const DOTS: usize = 60;
+/// About as many labels.
+const X_LABELS: usize = 7;
+const Y_LABELS: usize = 6;
 
 type DrawResult = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 impl LineChart {
     pub(super) fn draw_plot(&self, area: &Area<'_>, values: &mut Values) -> DrawResult {
         let text = |colour: &RGBColor| ("sans-serif", 15 * UNIT).into_font().color(colour);
+        let small = |colour: RGBColor| ("sans-serif", 12 * UNIT).into_font().color(&colour);
         let Some((x, y)) = self.axes() else {
             return area.draw(&Text::new(
                 "no data yet",
@@ -29,6 +35,8 @@ impl LineChart {
             ));
         };
         let (floor, ceiling) = (y.range().start, y.range().end);
+        let (x_step, y_step) = (step(&x.key_points(X_LABELS)), step(&y.key_points(Y_LABELS)));
+        let right = x.range().end;
         let mut chart = ChartBuilder::on(area)
             .margin_top(12 * UNIT)
             .margin_right(20 * UNIT)
@@ -43,14 +51,12 @@ impl LineChart {
             .axis_style(FRAME.stroke_width(UNIT as u32))
             .set_all_tick_mark_size(4 * UNIT)
             .label_style(text(&SOFT))
-            .x_labels(7)
-            .y_labels(6)
-            .y_label_formatter(&|v| {
-                if self.percent {
-                    percent_tick(*v)
-                } else {
-                    tick(*v)
-                }
+            .x_labels(X_LABELS)
+            .y_labels(Y_LABELS)
+            .x_label_formatter(&|v| labelled(*v, x_step))
+            .y_label_formatter(&|v| match self.percent {
+                true => format!("{} %", labelled(100.0 * v, y_step.map(|step| 100.0 * step))),
+                false => labelled(*v, y_step),
             })
             .x_desc(&self.x_label)
             .axis_desc_style(text(&SOFT))
@@ -100,6 +106,24 @@ impl LineChart {
                 let dot = |at| Circle::new(at, 3 * UNIT, colour.filled());
                 chart.draw_series(series.points.iter().filter_map(inside).map(dot))?;
             }
+            // A dot without a line to follow is told by its name.
+            if let ([point], true) = (series.points.as_slice(), self.series.len() > 1)
+                && let Some(at) = inside(point)
+            {
+                let (x, y) = chart.backend_coord(&at);
+                let width = CHARACTER * UNIT * series.name.chars().count() as i32;
+                let (side, shift) = match x + 80 + width > WIDTH * UNIT {
+                    true => (HPos::Right, -80),
+                    false => (HPos::Left, 80),
+                };
+                let style = small(INK).pos(Pos::new(side, VPos::Center));
+                let (_, top) = area.get_base_pixel();
+                area.draw(&Text::new(
+                    series.name.as_str(),
+                    (x + shift, y - top - 8 * UNIT),
+                    style,
+                ))?;
+            }
             let told = series.points.iter().enumerate().filter_map(|(i, point)| {
                 let (x, y) = chart.backend_coord(&inside(point)?);
                 let at = format!("{} {}", tick(point.0), self.x_label);
@@ -107,7 +131,7 @@ impl LineChart {
             });
             values.push(&series.name, index, told);
         }
-        let (left, right) = (chart.x_range().start, chart.x_range().end);
+        let left = chart.x_range().start;
         for (value, _) in &self.references {
             if let Some((_, y)) = inside(&(right, *value)) {
                 let style = REFERENCE.stroke_width(UNIT as u32);
@@ -221,13 +245,19 @@ impl Values {
         points: impl Iterator<Item = (i32, i32, String, String)>,
     ) {
         let mut kept: Vec<(i32, i32, String, String)> = Vec::new();
+        let mut last = None;
         for point in points {
+            last = Some(point.clone());
             if kept
                 .last()
                 .is_none_or(|last| (point.0 - last.0).abs() >= 3 * UNIT)
             {
                 kept.push(point);
             }
+        }
+        // How it stands is what one points at most.
+        if let (Some(end), Some(last)) = (kept.last_mut(), last) {
+            *end = last;
         }
         self.0.push(Told {
             name: name.to_owned(),
@@ -322,8 +352,17 @@ fn round_differences(range: Range<f64>, most: usize) -> Vec<f64> {
         .collect()
 }
 
-fn percent_tick(share: f64) -> String {
-    format!("{} %", tick(100.0 * share))
+/// How far ticks lie apart; `None` where that is not the same for all.
+fn step(ticks: &[f64]) -> Option<f64> {
+    let step = ticks.get(1)? - ticks.first()?;
+    let even = ticks
+        .windows(2)
+        .all(|pair| (pair[1] - pair[0] - step).abs() <= 1e-6 * step);
+    even.then_some(step)
+}
+
+fn labelled(value: f64, step: Option<f64>) -> String {
+    step.map_or_else(|| tick(value), |step| tick_by(value, step))
 }
 
 /// The ends of the values that have a place; room on both sides where they are one. `None` where
