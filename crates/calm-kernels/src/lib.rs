@@ -6,6 +6,7 @@
 //! | [`linear`] | `linear/`, on [`calm_gemm`] | kernel | the executor's own product |
 //! | [`causal_attention`] | `attention/{cpu,tile}.rs`, `attention/cube.rs` | kernel | kernel |
 //! | [`cached_attention`] | `attention/{cached,tile}.rs` | kernel | plain version |
+//! | [`local_attention`], [`cached_local_attention`] | `attention/local.rs` | plain version | plain version |
 //! | [`rms_norm`], [`layer_norm`] | `norm/` | kernel | kernel |
 //! | [`silu`], [`silu_add`], [`silu_gate`], [`silu_gate_packed`] | `activation/` | kernel | kernel |
 //! | [`rope()`] | `rope/` | kernel | kernel |
@@ -49,7 +50,9 @@ mod sampling;
 pub use activation::{silu, silu_add, silu_gate, silu_gate_packed};
 pub use adamw::{AdamW, sum_of_squares};
 pub use argmax::ArgmaxTable;
-pub use attention::{cached_attention, causal_attention};
+pub use attention::{
+    Band, LocalKeys, cached_attention, cached_local_attention, causal_attention, local_attention,
+};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::gaussian_energy;
 pub use linear::{MatmulPrecision, linear, precision_on, with_matmul_precision};
@@ -67,7 +70,9 @@ pub mod reference {
     pub use crate::argmax::argmax_reference as argmax;
     pub use crate::attention::{
         cached_attention_reference as cached_attention,
+        cached_local_attention_reference as cached_local_attention,
         causal_attention_reference as causal_attention,
+        local_attention_reference as local_attention,
     };
     pub use crate::cross_entropy::cross_entropy_reference as cross_entropy;
     pub use crate::energy::gaussian_energy_reference as gaussian_energy;

@@ -6,6 +6,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod flex;
+mod local;
 mod tile;
 
 #[cfg(feature = "cube")]
@@ -64,6 +65,10 @@ fn forward_shapes(
 }
 
 pub use cached::{cached_attention, cached_attention_reference};
+pub use local::{
+    Band, LocalKeys, cached_local_attention, cached_local_attention_reference, local_attention,
+    local_attention_reference,
+};
 
 /// Causal attention with grouped key/value heads: position i sees positions 0..=i.
 ///
