@@ -10,8 +10,8 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CalmRollout, EnergyHeadSettings, GenerateOptions, Generator,
-    ModelConfig,
+    AutoencoderSettings, CalmModel, CalmRollout, DecoderKind, EnergyHeadSettings, GenerateOptions,
+    Generator, LocalDecoderSettings, ModelConfig,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
 use calm_train::{OptimConfig, adamw, clip_by_global_norm};
@@ -108,9 +108,11 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: VOCAB,
         chunk_size: 4,
+        decoder: DecoderKind::Autoencoder,
         latent_size: 128,
         window,
         init_std: 0.02,
+        aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 512,
             intermediate_size: 1280,
@@ -130,6 +132,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
             posterior_samples: 100,
             alpha: 1.0,
         },
+        local: LocalDecoderSettings::default(),
     }
 }
 
@@ -251,7 +254,7 @@ fn token_generation(device: &Device) -> Box<dyn FnMut() + Send> {
         end_of_text: u32::MAX,
     };
     Box::new(move || {
-        let texts = TokenGenerator::new(&model, sampler, limits, &prompts, 1, &device)
+        let texts = TokenGenerator::new(&model, sampler, limits, &[], &prompts, 1, &device)
             .expect("a prompt")
             .run();
         assert_eq!(texts[0].len(), NEW);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("calm-alloc", 0),
     ("calm-files", 0),
     ("calm-gemm", 0),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("calm-backbone", 3),
     ("calm-likelihood-free", 3),
     ("calm-baseline", 3),
+    ("calm-local-decoder", 3),
     ("calm-lm", 4),
     ("calm-eval", 5),
     ("calm-train", 6),

@@ -120,6 +120,11 @@ pub struct Backbone {
 }
 
 impl Backbone {
+    /// Width d of inputs and states.
+    pub fn width(&self) -> usize {
+        self.compressor.norm.gamma.dims()[0]
+    }
+
     /// Hidden states of whole windows.
     ///
     /// # Shapes
@@ -150,6 +155,8 @@ impl Backbone {
 }
 
 impl CachedModel for Backbone {
+    type Cache = KvCache;
+
     fn chunk_size(&self) -> usize {
         self.compressor.chunk_size()
     }

@@ -1,11 +1,11 @@
 //! What proposes tokens for speculative decoding.
 
 use burn::tensor::Device;
-use calm_nn::{CachedModel, KvCache, RandomStream, chunk_tensor};
+use calm_nn::{NextToken, RandomStream, StepCache, chunk_tensor};
 
+use crate::TokenSampler;
 use crate::generate::read_rows;
 use crate::sampler::draw_from;
-use crate::{TokenModel, TokenSampler};
 
 /// A proposed token and the distribution that it was drawn from.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,27 +74,22 @@ impl Drafter for PromptLookup {
     }
 }
 
-/// A smaller token model that draws its proposals one by one.
+/// A cheaper model that draws its proposals one by one and knows their probabilities.
 #[derive(Debug)]
-pub struct ModelDrafter<'a> {
-    model: &'a TokenModel,
+pub struct ModelDrafter<'a, M: NextToken> {
+    model: &'a M,
     sampler: TokenSampler,
     device: &'a Device,
-    cache: KvCache,
+    cache: M::Cache,
     /// The tokens that the cache holds.
     cached: Vec<u32>,
     passes: usize,
 }
 
-impl<'a> ModelDrafter<'a> {
+impl<'a, M: NextToken> ModelDrafter<'a, M> {
     /// A drafter over `model`, for contexts of up to `window` tokens. The nearer `sampler` is to
     /// the target's, the more is accepted; the outcome's distribution does not depend on it.
-    pub fn new(
-        model: &'a TokenModel,
-        sampler: TokenSampler,
-        window: usize,
-        device: &'a Device,
-    ) -> Self {
+    pub fn new(model: &'a M, sampler: TokenSampler, window: usize, device: &'a Device) -> Self {
         Self {
             model,
             sampler,
@@ -114,8 +109,9 @@ impl<'a> ModelDrafter<'a> {
             .take_while(|(a, b)| a == b)
             .count()
             .min(context.len() - 1);
+        // A cache may have forgotten what is needed to go on from there.
+        let same = self.cache.truncate(same);
         self.cached.truncate(same);
-        self.cache.truncate(same);
         let fresh = &context[same..];
         let tokens = chunk_tensor(fresh, 1, 1, self.device);
         let hidden = self.model.step(tokens, &[0], &mut self.cache);
@@ -126,7 +122,7 @@ impl<'a> ModelDrafter<'a> {
     }
 }
 
-impl Drafter for ModelDrafter<'_> {
+impl<M: NextToken> Drafter for ModelDrafter<'_, M> {
     fn draft(&mut self, context: &[u32], n: usize, random: &mut RandomStream) -> Vec<Proposal> {
         let mut text = context.to_vec();
         let mut proposals = Vec::with_capacity(n);

@@ -2,15 +2,15 @@
 
 use burn::tensor::{Device, Tensor};
 use calm_kernels::ArgmaxTable;
-use calm_nn::{Decoding, Limits, PromptError, RandomStream, Stop, mix};
+use calm_nn::{Decoding, Limits, NextToken, PromptError, RandomStream, Stop, mix};
 
-use crate::{TokenModel, TokenSampler};
+use crate::TokenSampler;
 
 /// Generates texts for a batch of prompts of any lengths, one token of each at a step.
 #[derive(Debug)]
-pub struct TokenGenerator<'a> {
-    model: &'a TokenModel,
-    decoding: Decoding<'a, TokenModel>,
+pub struct TokenGenerator<'a, M: NextToken> {
+    model: &'a M,
+    decoding: Decoding<'a, M>,
     sampler: TokenSampler,
     /// At temperature 0.
     greedy: Option<ArgmaxTable>,
@@ -18,22 +18,24 @@ pub struct TokenGenerator<'a> {
     random: Vec<RandomStream>,
 }
 
-impl<'a> TokenGenerator<'a> {
-    /// Reads the prompts (token ids; an empty one becomes end-of-text) and is ready to draw.
+impl<'a, M: NextToken> TokenGenerator<'a, M> {
+    /// Reads the prompts (token ids; an empty one is allowed) and is ready to draw. A model that
+    /// reads chunks somewhere wants a `lead_in`, see [`Decoding::new`].
     ///
     /// # Errors
     /// A prompt longer than the window, or a token outside the vocabulary.
     pub fn new(
-        model: &'a TokenModel,
+        model: &'a M,
         sampler: TokenSampler,
         limits: Limits,
+        lead_in: &[u32],
         prompts: &[Vec<u32>],
         seed: u64,
         device: &'a Device,
     ) -> Result<Self, PromptError> {
         Ok(Self {
             model,
-            decoding: Decoding::new(model, limits, &[], prompts, device)?,
+            decoding: Decoding::new(model, limits, lead_in, prompts, device)?,
             sampler,
             greedy: sampler.is_greedy().then(|| model.greedy_table()),
             random: (0..prompts.len())

@@ -33,7 +33,7 @@ mod model;
 mod sampler;
 mod speculative;
 
-pub use brier::WindowScores;
+pub use brier::{WindowScores, score_window};
 pub use config::TokenModelConfig;
 pub use draft::{Drafter, ModelDrafter, PromptLookup, Proposal};
 pub use generate::TokenGenerator;

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use calm_kernels::{ArgmaxTable, Projection, cross_entropy};
-use calm_nn::{CachedModel, KvCache, Transformer, linear};
+use calm_kernels::ArgmaxTable;
+use calm_nn::{Branches, CachedModel, KvCache, NextToken, OutputLayer, Transformer};
 
 /// A LLaMA-style token language model on the blocks that the CALM backbone uses.
 #[derive(Module, Debug)]
@@ -27,27 +27,9 @@ impl TokenModel {
         self.transformer.forward(self.embedding.forward(tokens))
     }
 
-    /// Scores of the next token.
-    ///
-    /// # Shapes
-    /// - hidden: `[rows, d]`
-    /// - output: `[rows, V]`
-    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.output {
-            Some(output) => linear(output, hidden),
-            None => {
-                let table = self.embedding.weight.val();
-                calm_kernels::linear(hidden, table.transpose(), None)
-            }
-        }
-    }
-
-    /// The output layer prepared for the search of the most likely token, which makes no scores.
-    pub fn greedy_table(&self) -> ArgmaxTable {
-        ArgmaxTable::new(match &self.output {
-            Some(output) => output.weight.val().transpose(),
-            None => self.embedding.weight.val(),
-        })
+    /// The last layer.
+    pub fn output_layer(&self) -> OutputLayer<'_> {
+        OutputLayer::new(self.output.as_ref(), &self.embedding)
     }
 
     /// Mean cross-entropy, in nats, of every token of the windows but the first.
@@ -62,15 +44,42 @@ impl TokenModel {
         let hidden = self.hidden(tokens.clone().narrow(1, 0, window - 1));
         let d = hidden.dims()[2];
         let targets = tokens.narrow(1, 1, window - 1).reshape([rows]);
-        let projection = match &self.output {
-            Some(output) => Projection::Output(output.weight.val()),
-            None => Projection::Embedding(self.embedding.weight.val()),
-        };
-        cross_entropy(hidden.reshape([rows, d]), projection, targets)
+        self.output_layer().loss(hidden.reshape([rows, d]), targets)
+    }
+}
+
+impl NextToken for TokenModel {
+    type Branches = Branches;
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.output_layer().logits(hidden)
+    }
+
+    fn greedy_table(&self) -> ArgmaxTable {
+        self.output_layer().greedy_table()
+    }
+
+    fn branch(
+        &self,
+        tokens: Tensor<1, Int>,
+        prefix: &[usize],
+        cache: &KvCache,
+        branches: &mut Branches,
+    ) -> Tensor<2> {
+        let x = self.embedding.forward(tokens.unsqueeze_dim(0));
+        self.transformer
+            .branch(x, prefix, cache, branches)
+            .squeeze_dim(0)
+    }
+
+    fn branch_scores(&self, cached: usize) -> usize {
+        cached * self.transformer.heads()
     }
 }
 
 impl CachedModel for TokenModel {
+    type Cache = KvCache;
+
     fn chunk_size(&self) -> usize {
         1
     }

@@ -5,12 +5,12 @@
 
 use burn::tensor::Device;
 use calm_kernels::ArgmaxTable;
-use calm_nn::{CachedModel, KvCache, Limits, PromptError, RandomStream, Stop, chunk_tensor};
+use calm_nn::{Limits, NextToken, PromptError, RandomStream, StepCache, Stop, chunk_tensor};
 
+use crate::TokenSampler;
 use crate::draft::{Drafter, Proposal};
 use crate::generate::{best_tokens, read_rows};
 use crate::sampler::draw_from;
-use crate::{TokenModel, TokenSampler};
 
 /// What speculation cost and brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl SpeculationStats {
 
 /// Generates one text with speculation.
 #[derive(Debug)]
-pub struct SpeculativeGenerator<'a, D> {
-    model: &'a TokenModel,
+pub struct SpeculativeGenerator<'a, M: NextToken, D> {
+    model: &'a M,
     drafter: D,
     sampler: TokenSampler,
     /// At temperature 0.
@@ -52,14 +52,14 @@ pub struct SpeculativeGenerator<'a, D> {
     lookahead: usize,
     device: &'a Device,
     random: RandomStream,
-    cache: KvCache,
+    cache: M::Cache,
     /// The context; all of it but the last token is cached.
     context: Vec<u32>,
     stats: SpeculationStats,
     stop: Option<Stop>,
 }
 
-impl<'a, D: Drafter> SpeculativeGenerator<'a, D> {
+impl<'a, M: NextToken, D: Drafter> SpeculativeGenerator<'a, M, D> {
     /// Reads the prompt (token ids; an empty one becomes end-of-text). `lookahead` tokens are
     /// proposed before each pass of the target.
     ///
@@ -67,7 +67,7 @@ impl<'a, D: Drafter> SpeculativeGenerator<'a, D> {
     /// A prompt longer than the window, or a token outside the vocabulary.
     #[allow(clippy::too_many_arguments)] // Each is a decision of its own.
     pub fn new(
-        model: &'a TokenModel,
+        model: &'a M,
         drafter: D,
         lookahead: usize,
         sampler: TokenSampler,

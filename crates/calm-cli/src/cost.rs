@@ -182,7 +182,7 @@ fn calm_row(
         model: name.to_owned(),
         chunk_size: config.chunk_size,
         parameters: config.language_model_parameters(),
-        autoencoder_parameters: Some(config.autoencoder().parameters()),
+        autoencoder_parameters: (!config.is_local()).then(|| config.autoencoder().parameters()),
         train_tokens: tokens,
         train_flops: train + config.autoencoder_train_flops() * autoencoder_tokens,
         train_flops_without_autoencoder: train - config.encoder_flops() * tokens,

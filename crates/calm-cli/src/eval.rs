@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use calm_data::{BadLinePolicy, CacheDir, Split, unigram};
 use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::DEVICE_FORMS;
+use calm_nn::NextToken;
 use calm_records::{TextPart, write_atomic};
 use calm_report::Table;
 use calm_train::{DataConfig, Event, data::token_store, preset};
@@ -181,13 +183,23 @@ pub fn run(args: Args) -> Result<()> {
         progress.show(Event::Scoring { done, of });
         true
     };
-    let whole = "an evaluation that is never stopped is complete";
+    let scoring = Scoring {
+        tokens: scored,
+        window: window_tokens,
+        counts: &counts,
+        eval: &eval,
+        device: &device,
+    };
     let model = match &checkpoint {
+        AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
+            let model = checkpoint.load_local(&device)?;
+            token_record(&model, checkpoint.config().chunk_size, &scoring, on_window)?
+        }
         AnyCheckpoint::Calm(checkpoint) => {
             let model = checkpoint.load(&device)?;
             let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
             let (w, on) = (window_tokens, on_window);
-            let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(whole);
+            let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(WHOLE);
             ModelRecord::Calm {
                 token_accuracy: rebuilt.token_accuracy,
                 noisy_token_accuracy: rebuilt.noisy_token_accuracy,
@@ -195,35 +207,8 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
         AnyCheckpoint::Baseline(checkpoint) => {
-            if args.every == 0 {
-                return Err(CliError::Usage("--every must be at least 1".to_owned()));
-            }
             let model = checkpoint.load(&device)?;
-            let (w, every) = (window_tokens, eval.stride(TOKEN_STRIDE));
-            let report = evaluate_tokens(
-                &model,
-                scored,
-                w,
-                TOKEN_STRIDE,
-                true,
-                &counts,
-                &eval,
-                &device,
-                on_window,
-            )?
-            .expect(whole);
-            ModelRecord::Baseline {
-                cross_entropy: report.cross_entropy,
-                cross_entropy_se: report.cross_entropy_se,
-                perplexity: report.perplexity(),
-                every,
-                aligned: (&report.aligned).into(),
-                scores: report
-                    .everywhere
-                    .as_ref()
-                    .expect("all positions were asked for")
-                    .into(),
-            }
+            token_record(&model, TOKEN_STRIDE, &scoring, on_window)?
         }
     };
     let record = Record {
@@ -246,6 +231,47 @@ pub fn run(args: Args) -> Result<()> {
         write_atomic(path, (text + "\n").as_bytes())?;
     }
     Ok(())
+}
+
+const WHOLE: &str = "an evaluation that is never stopped is complete";
+
+/// What is scored, and how.
+struct Scoring<'a> {
+    tokens: &'a [u32],
+    window: usize,
+    counts: &'a [u64],
+    eval: &'a EvalConfig,
+    device: &'a Device,
+}
+
+/// Scores of a model that has probabilities, at all positions and at the multiples of `stride` where no
+/// other is asked for.
+fn token_record<M: NextToken>(
+    model: &M,
+    stride: usize,
+    scoring: &Scoring<'_>,
+    on_window: &mut dyn FnMut(usize) -> bool,
+) -> Result<ModelRecord> {
+    let Scoring {
+        tokens,
+        window,
+        counts,
+        eval,
+        device,
+    } = *scoring;
+    let report = evaluate_tokens(
+        model, tokens, window, stride, true, counts, eval, device, on_window,
+    )?
+    .expect(WHOLE);
+    let everywhere = report.everywhere.as_ref();
+    Ok(ModelRecord::Baseline {
+        cross_entropy: report.cross_entropy,
+        cross_entropy_se: report.cross_entropy_se,
+        perplexity: report.perplexity(),
+        every: eval.stride(stride),
+        aligned: (&report.aligned).into(),
+        scores: everywhere.expect("all positions were asked for").into(),
+    })
 }
 
 /// The split of the text that the checkpoint was trained on.

@@ -5,8 +5,10 @@ use calm_baseline::{
 };
 use calm_data::Tokenizer;
 use calm_likelihood_free::BatchSampler;
-use calm_lm::{BaselineCheckpoint, Checkpoint, DEVICE_FORMS, GenerateOptions, Generator};
-use calm_nn::Limits;
+use calm_lm::{
+    Checkpoint, CheckpointConfig, CheckpointOf, DEVICE_FORMS, GenerateOptions, Generator,
+};
+use calm_nn::{Limits, NextToken};
 
 use burn::tensor::Device;
 
@@ -21,7 +23,8 @@ pub struct Args {
     /// Text to continue; given several times, a batch.
     #[arg(long, default_value = "")]
     prompt: Vec<String>,
-    /// Temperature; for a CALM 1/n for a whole n, for a baseline any from 0 (greedy).
+    /// Temperature; for a CALM 1/n for a whole n, for a baseline or a CALM with a local decoder any
+    /// from 0 (greedy).
     #[arg(long, default_value_t = 0.5)]
     temperature: f64,
     /// Tokens to generate at most.
@@ -39,20 +42,20 @@ pub struct Args {
     baseline: BaselineArgs,
 }
 
-/// What only a token model understands.
+/// What only a model with probabilities understands: a token model, or a local decoder.
 #[derive(clap::Args)]
 struct BaselineArgs {
-    /// Baseline: keep the K likeliest tokens.
+    /// Baseline or local decoder: keep the K likeliest tokens.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Baseline: keep the likeliest tokens that hold this probability.
+    /// The same: keep the likeliest tokens that hold this probability.
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
-    /// Baseline: speculative decoding; `lookup` takes proposals from the text so far, a directory
-    /// is the checkpoint of a smaller baseline that makes them.
+    /// The same: speculative decoding; `lookup` takes proposals from the text so far, a directory is
+    /// the checkpoint of a cheaper baseline or local decoder that makes them.
     #[arg(long, value_name = "lookup|DIR")]
     draft: Option<String>,
-    /// Baseline: tokens proposed before each pass of the model, with --draft.
+    /// The same: tokens proposed before each pass of the model, with --draft.
     #[arg(long, default_value_t = 4, value_name = "N", requires = "draft")]
     lookahead: usize,
 }
@@ -67,8 +70,17 @@ pub fn run(args: Args) -> Result<()> {
         .map(|p| tokenizer.encode(p))
         .collect::<std::result::Result<_, _>>()?;
     match &checkpoint {
+        AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
+            let model = checkpoint.load_local(&device)?;
+            let window = checkpoint.config().window;
+            token_by_token(&model, checkpoint, window, &prompts, &args, &device)
+        }
         AnyCheckpoint::Calm(checkpoint) => calm(checkpoint, &prompts, &args, &device),
-        AnyCheckpoint::Baseline(checkpoint) => baseline(checkpoint, &prompts, &args, &device),
+        AnyCheckpoint::Baseline(checkpoint) => {
+            let model = checkpoint.load(&device)?;
+            let window = checkpoint.config().window;
+            token_by_token(&model, checkpoint, window, &prompts, &args, &device)
+        }
     }
 }
 
@@ -99,29 +111,39 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
     })
 }
 
-fn baseline(
-    checkpoint: &BaselineCheckpoint,
+/// A model with probabilities: a token model, or one with a local decoder.
+fn token_by_token<M: NextToken, C: CheckpointConfig>(
+    model: &M,
+    checkpoint: &CheckpointOf<C>,
+    window: usize,
     prompts: &[Vec<u32>],
     args: &Args,
     device: &Device,
 ) -> Result<()> {
     if args.pool.is_some() {
-        let message = "--pool is for a CALM; a token model needs no pool to lower the temperature";
+        let message = "--pool is for a CALM without a local decoder; a model that has \
+                       probabilities needs no pool to lower the temperature";
         return Err(CliError::Usage(message.to_owned()));
     }
     let only = &args.baseline;
     let sampler = TokenSampler::new(args.temperature, only.top_k, only.top_p)?;
     let tokenizer = checkpoint.tokenizer();
-    let model = checkpoint.load(device)?;
     let limits = Limits {
-        window: checkpoint.config().window,
+        window,
         max_tokens: args.tokens,
         end_of_text: tokenizer.end_of_text(),
     };
     let Some(draft) = &only.draft else {
-        let mut generator =
-            TokenGenerator::new(&model, sampler, limits, prompts, args.seed, device)
-                .map_err(calm_lm::Error::from)?;
+        let mut generator = TokenGenerator::new(
+            model,
+            sampler,
+            limits,
+            checkpoint.lead_in(),
+            prompts,
+            args.seed,
+            device,
+        )
+        .map_err(calm_lm::Error::from)?;
         if prompts.len() > 1 {
             return print_all(&args.prompt, generator.run(), tokenizer);
         }
@@ -133,26 +155,10 @@ fn baseline(
         let message = "--draft continues one prompt at a time";
         return Err(CliError::Usage(message.to_owned()));
     }
-    let small = match draft.as_str() {
-        "lookup" => None,
-        path => {
-            let small = BaselineCheckpoint::open(path.as_ref())?;
-            calm_lm::check_tokenizer(&small.path("tokenizer.json"), tokenizer.fingerprint())?;
-            Some((small.load(device)?, small.config().window))
-        }
-    };
-    let drafter: Box<dyn Drafter + '_> = match &small {
-        None => Box::new(PromptLookup::new(3)),
-        Some((small, window)) => Box::new(ModelDrafter::new(
-            small,
-            sampler,
-            limits.window.max(*window),
-            device,
-        )),
-    };
+    let drafter = drafter(draft, sampler, window, tokenizer, device)?;
     let (lookahead, prompt) = (only.lookahead, &prompts[0]);
     let mut generator = SpeculativeGenerator::new(
-        &model, drafter, lookahead, sampler, limits, prompt, args.seed, device,
+        model, drafter, lookahead, sampler, limits, prompt, args.seed, device,
     )
     .map_err(calm_lm::Error::from)?;
     stream(&args.prompt[0], tokenizer, || {
@@ -171,6 +177,51 @@ fn baseline(
         100.0 * stats.acceptance()
     ));
     Ok(())
+}
+
+/// What proposes: the text so far, or a cheaper model in a checkpoint, which is kept until the program
+/// ends.
+fn drafter<'a>(
+    draft: &str,
+    sampler: TokenSampler,
+    window: usize,
+    tokenizer: &Tokenizer,
+    device: &'a Device,
+) -> Result<Box<dyn Drafter + 'a>> {
+    fn over<'a, M: NextToken + 'static>(
+        model: M,
+        sampler: TokenSampler,
+        window: usize,
+        device: &'a Device,
+    ) -> Box<dyn Drafter + 'a> {
+        Box::new(ModelDrafter::new(
+            Box::leak(Box::new(model)),
+            sampler,
+            window,
+            device,
+        ))
+    }
+    if draft == "lookup" {
+        return Ok(Box::new(PromptLookup::new(3)));
+    }
+    let checkpoint = AnyCheckpoint::open(draft.as_ref())?;
+    let path = checkpoint.directory().join("tokenizer.json");
+    calm_lm::check_tokenizer(&path, tokenizer.fingerprint())?;
+    match checkpoint {
+        AnyCheckpoint::Calm(small) if small.config().is_local() => {
+            let window = window.max(small.config().window);
+            Ok(over(small.load_local(device)?, sampler, window, device))
+        }
+        AnyCheckpoint::Calm(_) => Err(CliError::Usage(
+            "--draft needs a model that knows its own probabilities: a token baseline, or a CALM \
+             with a local decoder"
+                .to_owned(),
+        )),
+        AnyCheckpoint::Baseline(small) => {
+            let window = window.max(small.config().window);
+            Ok(over(small.load(device)?, sampler, window, device))
+        }
+    }
 }
 
 fn print_all(prompts: &[String], texts: Vec<Vec<u32>>, tokenizer: &Tokenizer) -> Result<()> {

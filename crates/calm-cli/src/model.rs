@@ -34,12 +34,21 @@ pub struct ModelArgs {
 }
 
 /// A checkpoint of either kind.
+#[allow(clippy::large_enum_variant)] // There is one of these in a program.
 pub enum AnyCheckpoint {
     Calm(Checkpoint),
     Baseline(BaselineCheckpoint),
 }
 
 impl AnyCheckpoint {
+    /// The checkpoint in a directory, of whatever kind.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(match checkpoint_kind(directory)? {
+            Kind::Calm => Self::Calm(Checkpoint::open(directory)?),
+            Kind::TokenModel => Self::Baseline(BaselineCheckpoint::open(directory)?),
+        })
+    }
+
     pub fn tokenizer(&self) -> &Tokenizer {
         match self {
             Self::Calm(checkpoint) => checkpoint.tokenizer(),
@@ -82,13 +91,7 @@ impl ModelArgs {
                 };
                 Ok((checkpoint, Some(run)))
             }
-            (None, Some(model)) => {
-                let checkpoint = match checkpoint_kind(model)? {
-                    Kind::Calm => AnyCheckpoint::Calm(Checkpoint::open(model)?),
-                    Kind::TokenModel => AnyCheckpoint::Baseline(BaselineCheckpoint::open(model)?),
-                };
-                Ok((checkpoint, None))
-            }
+            (None, Some(model)) => Ok((AnyCheckpoint::open(model)?, None)),
             (None, None) => unreachable!("clap requires one of them"),
         }
     }

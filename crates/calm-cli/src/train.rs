@@ -163,7 +163,7 @@ fn closing_lines(summary: &calm_records::Summary) -> String {
         add("autoencoder token accuracy", accuracy);
     }
     let calm = summary.calm.as_ref().map(|calm| ("CALM", calm));
-    let baseline = summary.baseline.as_ref().map(|b| ("baseline", &b.model));
+    let baseline = summary.baseline.as_ref().map(|b| ("baseline", b));
     for (name, scores) in calm.into_iter().chain(baseline) {
         for n in 0..4 {
             let value = format!(
@@ -179,9 +179,9 @@ fn closing_lines(summary: &calm_records::Summary) -> String {
             (value, None) => format!("{value:.3} (a Brier-n is within its error of 0)"),
         };
         add(&format!("{name} BrierLM"), lm);
-    }
-    if let Some(baseline) = &summary.baseline {
-        add("baseline perplexity", format!("{:.1}", baseline.perplexity));
+        if let Some(perplexity) = scores.perplexity {
+            add(&format!("{name} perplexity"), format!("{perplexity:.1}"));
+        }
     }
     if let Some(p) = &summary.protocol {
         let protocol = format!(

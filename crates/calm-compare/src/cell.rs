@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use burn::tensor::Device;
 use calm_baseline::TokenModel;
 use calm_data::Part;
-use calm_eval::{BrierReport, EvalConfig, evaluate_rollout, evaluate_tokens, spread};
-use calm_lm::{CalmModel, CalmRollout};
+use calm_eval::{BrierReport, EvalConfig, TokenReport, evaluate_rollout, evaluate_tokens, spread};
+use calm_lm::{CalmModel, CalmRollout, LocalModel};
 use calm_nn::Cost;
 use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, read_jsonl};
 use calm_train::{
@@ -134,13 +134,20 @@ fn train(
 #[allow(clippy::large_enum_variant)] // There is one of these at a time.
 enum Model {
     Calm(CalmModel),
+    Local(LocalModel),
     Token(TokenModel),
 }
 
 impl Model {
     fn load(kind: CellKind, run: &RunDir, device: &Device) -> Result<Self> {
         Ok(match kind {
-            CellKind::Calm => Self::Calm(language_model_checkpoint(run)?.checkpoint.load(device)?),
+            CellKind::Calm => {
+                let checkpoint = language_model_checkpoint(run)?.checkpoint;
+                match checkpoint.config().is_local() {
+                    true => Self::Local(checkpoint.load_local(device)?),
+                    false => Self::Calm(checkpoint.load(device)?),
+                }
+            }
             CellKind::Baseline => Self::Token(baseline_checkpoint(run)?.checkpoint.load(device)?),
         })
     }
@@ -161,18 +168,21 @@ impl Model {
             observe(Event::Train(calm_train::Event::Scoring { done, of }));
             !options.interrupt.load(Ordering::SeqCst)
         };
+        fn with_probabilities(report: Option<TokenReport>) -> Option<(BrierReport, Option<f64>)> {
+            report.map(|report| (report.aligned, Some(report.cross_entropy)))
+        }
         Ok(match self {
             Self::Calm(model) => {
                 let rollout = &mut CalmRollout::new(model, device).every(eval.every);
                 let report = evaluate_rollout(rollout, &windows, counts, eval, on_window)?;
                 report.map(|report| (report, None))
             }
-            Self::Token(model) => {
-                let report = evaluate_tokens(
-                    model, tokens, window, 1, false, counts, eval, device, on_window,
-                )?;
-                report.map(|report| (report.aligned, Some(report.cross_entropy)))
-            }
+            Self::Local(model) => with_probabilities(evaluate_tokens(
+                model, tokens, window, 1, false, counts, eval, device, on_window,
+            )?),
+            Self::Token(model) => with_probabilities(evaluate_tokens(
+                model, tokens, window, 1, false, counts, eval, device, on_window,
+            )?),
         })
     }
 }
@@ -196,6 +206,10 @@ fn measure(
     let (device, window, protocol) = (options.device, experiment.model.window, grid.protocol);
     let model = Model::load(cell.kind, &run, device)?;
     let (draws, costs) = match cell.kind {
+        // Draws of a model with probabilities are prefixes.
+        CellKind::Calm if experiment.model.is_local() => {
+            (protocol.token_draws, Costs::calm(&experiment))
+        }
         CellKind::Calm => (protocol.draws, Costs::calm(&experiment)),
         CellKind::Baseline => (protocol.token_draws, Costs::token(&experiment)),
     };
@@ -236,6 +250,7 @@ fn measure(
         Model::Calm(model) => {
             speed::calm(model, &experiment.model, validation, &grid.speed, device)
         }
+        Model::Local(model) => speed::token(model, window, validation, &grid.speed, device),
         Model::Token(model) => speed::token(model, window, validation, &grid.speed, device),
     };
     let summary = Summary::load(&run.summary())?;
@@ -283,7 +298,10 @@ impl Costs {
     fn calm(experiment: &calm_train::Experiment) -> Self {
         let (config, window) = (&experiment.model, experiment.model.window);
         let steps = config.steps();
-        let autoencoder_tokens = experiment.autoencoder.total_tokens(window);
+        let autoencoder_tokens = match config.is_local() {
+            true => 0,
+            false => experiment.autoencoder.total_tokens(window),
+        };
         let flops_per_token = config.language_model_train_flops(steps);
         let infer = config.inference_flops(steps);
         Self {

@@ -107,7 +107,8 @@ fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -
 fn share_autoencoders(cells: &mut [Cell], options: &Options<'_>) {
     let trains = |cell: &Cell| {
         let own = cell.experiment.autoencoder_from.is_empty();
-        own && cell.loaded.is_none() && cell.kind == CellKind::Calm
+        let needs = cell.kind == CellKind::Calm && !cell.experiment.model.is_local();
+        own && cell.loaded.is_none() && needs
     };
     // All that an autoencoder's training depends on, and nothing else.
     let training = |cell: &Cell| {

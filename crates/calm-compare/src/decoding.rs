@@ -8,7 +8,7 @@ use calm_baseline::{
 };
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, ModelConfig};
-use calm_nn::{Limits, RandomStream, chunk_tensor};
+use calm_nn::{Limits, NextToken, RandomStream, chunk_tensor};
 
 use crate::spec::SpeedConfig;
 use crate::speed::NEVER;
@@ -78,7 +78,7 @@ impl Bench<'_> {
         let prompts = [prompt.to_vec()];
         let (limits, device) = (self.limits(), self.device);
         let mut generator =
-            TokenGenerator::new(model, self.sampler, limits, &prompts, seed, device)
+            TokenGenerator::new(model, self.sampler, limits, &[], &prompts, seed, device)
                 .expect("the prompt fits the window");
         let mut tokens = 0;
         while !generator.is_done() {

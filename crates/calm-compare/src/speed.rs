@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use calm_baseline::{TokenGenerator, TokenModel, TokenSampler};
+use calm_baseline::{TokenGenerator, TokenSampler};
 use calm_likelihood_free::BatchSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, ModelConfig};
-use calm_nn::Limits;
+use calm_nn::{Limits, NextToken};
 
 use crate::record::SpeedRow;
 use crate::spec::SpeedConfig;
@@ -48,9 +48,9 @@ pub(crate) fn calm(
     })
 }
 
-/// The token model at every batch size, plain cached decoding at T = 1.
-pub(crate) fn token(
-    model: &TokenModel,
+/// A model with probabilities at every batch size, plain cached decoding at T = 1.
+pub(crate) fn token<M: NextToken>(
+    model: &M,
     window: usize,
     text: &[u32],
     speed: &SpeedConfig,
@@ -64,8 +64,9 @@ pub(crate) fn token(
             end_of_text: NEVER,
         };
         let prompts = prompts(text, batch, speed.prompt_tokens);
-        let mut generator = TokenGenerator::new(model, sampler, limits, &prompts, seed, device)
-            .expect("prompts fit the window");
+        let mut generator =
+            TokenGenerator::new(model, sampler, limits, &[], &prompts, seed, device)
+                .expect("prompts fit the window");
         Box::new(move || (!generator.is_done()).then(|| generator.step().concat().len()))
     })
 }

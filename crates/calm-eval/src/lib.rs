@@ -22,11 +22,13 @@
 //! ```
 
 mod brier;
+mod heed;
 mod protocol;
 mod reconstruction;
 mod token_model;
 
 pub use brier::{BrierReport, evaluate, evaluate_rollout};
+pub use heed::{Heed, heed};
 pub use protocol::{EvalConfig, EvalError, spread};
 pub use reconstruction::{Reconstruction, reconstruct};
 pub use token_model::{TokenReport, evaluate_tokens};

@@ -1,13 +1,14 @@
-//! Scores of the token baseline under the protocol that a CALM is scored under.
+//! Scores of a model that knows its own probabilities, under the protocol that a CALM is scored
+//! under.
 
 use burn::tensor::Device;
-use calm_baseline::TokenModel;
-use calm_nn::{HostDraws, mix};
+use calm_baseline::score_window;
+use calm_nn::{HostDraws, NextToken, mix};
 
 use crate::brier::Scores;
 use crate::{BrierReport, EvalConfig, EvalError, spread};
 
-/// Scores of a token model.
+/// Scores of a model with probabilities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenReport {
     /// Brier scores at the positions that are multiples of the stride: those that a CALM of that
@@ -32,15 +33,15 @@ impl TokenReport {
 /// that a CALM of `chunk_size` is scored at ([`EvalConfig::stride`]), and with `everywhere` at all
 /// of them besides, which takes as many times longer.
 ///
-/// `config.draws` prefixes are drawn at every position; see [`TokenModel::score_window`] for what
+/// `config.draws` prefixes are drawn at every position; see [`score_window`] for what
 /// they are needed for. `on_window` is called after each window with the number done and says
 /// whether to go on; `None` where it did not.
 ///
 /// # Errors
 /// See [`EvalError`].
 #[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the positions.
-pub fn evaluate_tokens(
-    model: &TokenModel,
+pub fn evaluate_tokens<M: NextToken>(
+    model: &M,
     tokens: &[u32],
     window: usize,
     chunk_size: usize,
@@ -61,7 +62,7 @@ pub fn evaluate_tokens(
     for (i, window) in windows.iter().enumerate() {
         let mut draws = HostDraws::new(mix(config.seed, i as u64));
         let stride = if everywhere { 1 } else { every };
-        let found = model.score_window(window, stride, config.draws, &mut draws, device);
+        let found = score_window(model, window, stride, config.draws, &mut draws, device);
         means.push(found.surprisal.iter().sum::<f64>() / found.surprisal.len() as f64);
         let scored: Vec<_> = found
             .positions
@@ -89,7 +90,7 @@ pub fn evaluate_tokens(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use calm_baseline::TokenModelConfig;
+    use calm_baseline::{TokenModel, TokenModelConfig};
     use calm_nn::{RandomStream, TransformerConfig};
 
     fn model(device: &Device) -> TokenModel {
@@ -141,7 +142,7 @@ mod tests {
         let (mut sums, mut surprisal) = ([0.0; 2], 0.0);
         for (i, window) in spread(&tokens, 16, 5).unwrap().iter().enumerate() {
             let mut draws = HostDraws::new(mix(2, i as u64));
-            let scores = model.score_window(window, 1, 2, &mut draws, &device);
+            let scores = score_window(&model, window, 1, 2, &mut draws, &device);
             surprisal += scores.surprisal.iter().sum::<f64>();
             for (p, brier) in scores.positions.iter().zip(&scores.brier) {
                 sums[0] += brier[1];

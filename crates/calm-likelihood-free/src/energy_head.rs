@@ -168,6 +168,11 @@ pub struct EnergyHead {
 }
 
 impl EnergyHead {
+    /// Width of the noise.
+    pub fn noise_size(&self) -> usize {
+        self.noise_size
+    }
+
     /// The head's function of given noise.
     ///
     /// # Shapes

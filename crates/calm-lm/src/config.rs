@@ -3,10 +3,11 @@
 use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
 use calm_backbone::BackboneConfig;
 use calm_likelihood_free::{EnergyHeadConfig, EnergyHeadSettings, MAX_N};
+use calm_local_decoder::{LocalDecoderConfig, LocalDecoderSettings};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
 use serde::{Deserialize, Serialize};
 
-use crate::{CalmModel, LanguageModel};
+use crate::{AuxiliaryConfig, CalmModel, LanguageModel, LocalModel};
 use burn::tensor::Device;
 
 /// Configuration of a [`CalmModel`]. Sizes that several parts share stand here once.
@@ -19,17 +20,39 @@ pub struct ModelConfig {
     pub chunk_size: usize,
     /// Latent width, l (published: 32 K).
     pub latent_size: usize,
+    /// What turns a predicted vector into tokens.
+    #[serde(default)]
+    pub decoder: DecoderKind,
     /// Tokens per window, in training, evaluation and generation; a multiple of K.
     pub window: usize,
     /// Standard deviation of the weights at the start (published: 0.02, for widths of 1,000 and
     /// more; about `1 / sqrt(d)` suits narrow models).
     pub init_std: f64,
+    /// Weight of the cross-entropy of the next chunk's tokens, named from the hidden state, beside
+    /// the energy score; 0, as in the paper, for none.
+    #[serde(default)]
+    pub aux_weight: f64,
     /// The chunk autoencoder.
     pub autoencoder: AutoencoderSettings,
     /// The backbone's decoder stack.
     pub backbone: TransformerConfig,
     /// The energy head.
     pub head: EnergyHeadSettings,
+    /// The local decoder, where that is the decoder.
+    #[serde(default)]
+    pub local: LocalDecoderSettings,
+}
+
+/// What turns a predicted vector into tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderKind {
+    /// The frozen decoder of the chunk autoencoder, of a vector that the energy head drew: CALM.
+    #[default]
+    Autoencoder,
+    /// A small transformer over tokens, of a vector that is the backbone's state: not CALM's method,
+    /// see [`calm_local_decoder`]. It needs neither autoencoder nor head.
+    Local,
 }
 
 impl ModelConfig {
@@ -41,11 +64,19 @@ impl ModelConfig {
         self.autoencoder().validate()?;
         self.backbone().validate()?;
         self.head().validate()?;
+        self.local().validate()?;
         ConfigError::multiple(
             "model.window",
             self.window,
             "model.chunk_size",
             self.chunk_size,
+        )?;
+        let aux = self.aux_weight;
+        ConfigError::range(
+            "model.aux_weight",
+            aux,
+            aux >= 0.0 && aux.is_finite(),
+            "0 or more",
         )?;
         let positive = self.init_std > 0.0 && self.init_std.is_finite();
         ConfigError::range("model.init_std", self.init_std, positive, "greater than 0")?;
@@ -89,7 +120,40 @@ impl ModelConfig {
         }
     }
 
-    /// A model with fresh weights from `seed`, equal on every device.
+    /// The local decoder's whole configuration.
+    pub fn local(&self) -> LocalDecoderConfig {
+        LocalDecoderConfig {
+            vocab_size: self.vocab_size,
+            chunk_size: self.chunk_size,
+            chunk_width: self.backbone.hidden_size,
+            settings: self.local.clone(),
+        }
+    }
+
+    /// The auxiliary heads, where the loss has a part of them.
+    pub fn auxiliary(&self) -> Option<AuxiliaryConfig> {
+        (self.aux_weight > 0.0 && !self.is_local()).then_some(AuxiliaryConfig {
+            vocab_size: self.vocab_size,
+            chunk_size: self.chunk_size,
+            hidden_size: self.backbone.hidden_size,
+        })
+    }
+
+    /// Whether the decoder is the local one.
+    pub fn is_local(&self) -> bool {
+        self.decoder == DecoderKind::Local
+    }
+
+    /// A model with a local decoder and fresh weights from `seed`, equal on every device.
+    pub fn init_local(&self, seed: u64, device: &Device) -> LocalModel {
+        let init = &mut Init::new(mix(seed, 2), device).with_std(self.init_std);
+        LocalModel {
+            backbone: self.backbone().init(init),
+            decoder: self.local().init(init),
+        }
+    }
+
+    /// A CALM with fresh weights from `seed`, equal on every device.
     pub fn init(&self, seed: u64, device: &Device) -> CalmModel {
         let autoencoder = self
             .autoencoder()
@@ -106,23 +170,40 @@ impl ModelConfig {
         LanguageModel {
             backbone: self.backbone().init(init),
             head: self.head().init(init),
+            auxiliary: self.auxiliary().map(|auxiliary| auxiliary.init(init)),
+            aux_weight: self.aux_weight,
         }
     }
 
-    /// Parameters of backbone and head, without the autoencoder.
+    /// Parameters of the backbone and of what follows it: the head, without the autoencoder, or the
+    /// local decoder.
     pub fn language_model_parameters(&self) -> u64 {
-        self.backbone().parameters() + self.head().parameters()
+        let backbone = self.backbone().parameters();
+        match self.decoder {
+            DecoderKind::Autoencoder => backbone + self.head().parameters(),
+            DecoderKind::Local => backbone + self.local().parameters(),
+        }
+    }
+
+    /// Multiply-accumulates of a chunk's forward pass with a local decoder.
+    fn local_macs(&self, context: usize) -> u64 {
+        let tokens = self.chunk_size as u64 * self.local().forward_macs(context);
+        self.backbone().forward_macs(context) + tokens
     }
 
     /// FLOPs per token of training the language model: backbone and head forward and backward,
-    /// the frozen encoder forward; attention over `context` steps. The distances of the energy score,
+    /// the frozen encoder forward, the auxiliary heads; attention over `context` steps. The distances of the energy score,
     /// N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset `nano`, 0.02 % of
     /// CALM-M.
     pub fn language_model_train_flops(&self, context: usize) -> f64 {
+        if self.is_local() {
+            return 6.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
+        }
         let head = self.head();
         let (one, shared) = (head.forward_macs(context), head.shared_macs());
         let heads = self.head.samples as u64 * (one - shared) + shared;
-        let trained = self.backbone().forward_macs(context) + heads;
+        let auxiliary = self.auxiliary().map_or(0, |a| a.forward_macs(context));
+        let trained = self.backbone().forward_macs(context) + heads + auxiliary;
         let macs = 3 * trained + self.autoencoder().encoder_macs();
         2.0 * macs as f64 / self.chunk_size as f64
     }
@@ -130,21 +211,34 @@ impl ModelConfig {
     /// FLOPs per token of the frozen encoder that makes the language model's targets; part of
     /// [`ModelConfig::language_model_train_flops`].
     pub fn encoder_flops(&self) -> f64 {
+        if self.is_local() {
+            return 0.0;
+        }
         2.0 * self.autoencoder().encoder_macs() as f64 / self.chunk_size as f64
     }
 
     /// FLOPs per token of decoding one sample; part of [`ModelConfig::inference_flops`].
     pub fn decoder_flops(&self) -> f64 {
+        if self.is_local() {
+            return 0.0;
+        }
         2.0 * self.autoencoder().decoder_macs() as f64 / self.chunk_size as f64
     }
 
     /// Bytes of the key/value cache per token.
     pub fn cache_bytes_per_token(&self) -> f64 {
-        self.backbone().cache_bytes() as f64 / self.chunk_size as f64
+        let backbone = self.backbone().cache_bytes() as f64 / self.chunk_size as f64;
+        match self.decoder {
+            DecoderKind::Autoencoder => backbone,
+            DecoderKind::Local => backbone + self.local().cache_bytes() as f64,
+        }
     }
 
-    /// FLOPs per token of training the autoencoder.
+    /// FLOPs per token of training the autoencoder; a local decoder needs none.
     pub fn autoencoder_train_flops(&self) -> f64 {
+        if self.is_local() {
+            return 0.0;
+        }
         6.0 * self.autoencoder().forward_macs(0) as f64 / self.chunk_size as f64
     }
 
@@ -156,6 +250,10 @@ impl ModelConfig {
     /// FLOPs per generated token where each chunk is chosen among `samples` draws of the head,
     /// all decoded, as a temperature below 1 does.
     pub fn sampling_flops(&self, context: usize, samples: u64) -> f64 {
+        if self.is_local() {
+            // Any temperature is one draw from given probabilities.
+            return 2.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
+        }
         let head = self.head();
         let (one, shared) = (head.forward_macs(context), head.shared_macs());
         let draws = samples * (one - shared + self.autoencoder().decoder_macs()) + shared;

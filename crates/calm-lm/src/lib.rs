@@ -21,24 +21,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod auxiliary;
 mod checkpoint;
 mod config;
 mod device;
 mod error;
 mod generate;
+mod local;
 mod model;
 mod pool;
 mod rollout;
 
+pub use auxiliary::{AuxiliaryConfig, AuxiliaryHead};
 pub use calm_autoencoder::AutoencoderSettings;
 pub use calm_likelihood_free::EnergyHeadSettings;
+pub use calm_local_decoder::{LocalDecoderSettings, Memory};
 pub use checkpoint::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter,
     check_tokenizer, checkpoint_kind,
 };
-pub use config::{Kind, ModelConfig};
+pub use config::{DecoderKind, Kind, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generator};
+pub use local::{LocalModel, LocalModelBranches, LocalModelCache};
 pub use model::{CalmModel, LanguageModel};
 pub use rollout::CalmRollout;

@@ -7,6 +7,8 @@ use calm_backbone::Backbone;
 use calm_likelihood_free::{EnergyHead, GenerativeHead, HeadLoss};
 use calm_nn::{Draws, Posterior};
 
+use crate::AuxiliaryHead;
+
 /// Backbone and head: what the language-model stage trains.
 #[derive(Module, Debug)]
 pub struct LanguageModel {
@@ -14,6 +16,9 @@ pub struct LanguageModel {
     pub backbone: Backbone,
     /// Hidden states to random latents.
     pub head: EnergyHead,
+    /// Hidden states to the next chunk's tokens, in training alone and where it has a weight.
+    pub auxiliary: Option<AuxiliaryHead>,
+    pub(crate) aux_weight: f64,
 }
 
 /// A CALM: the frozen autoencoder and the language model in its latent space.
@@ -45,7 +50,7 @@ impl LanguageModel {
         let hidden = self.backbone.forward(seen);
         let d = hidden.dims()[2];
         let next = tokens.narrow(1, 1, steps - 1).reshape([predictions, k]);
-        let posterior = autoencoder.encode(next.without_autodiff());
+        let posterior = autoencoder.encode(next.clone().without_autodiff());
         let lift = |x: Tensor<2>| {
             if hidden.is_autodiff() {
                 Tensor::from_inner(x)
@@ -57,7 +62,21 @@ impl LanguageModel {
             mean: lift(posterior.mean),
             log_std: lift(posterior.log_std),
         };
-        self.head
-            .loss(hidden.clone().reshape([predictions, d]), &target, draws)
+        let hidden = hidden.clone().reshape([predictions, d]);
+        let mut loss = self.head.loss(hidden.clone(), &target, draws);
+        if let Some(auxiliary) = &self.auxiliary {
+            let named = auxiliary.loss(hidden, next);
+            loss.total = loss.total + named.clone() * self.aux_weight;
+            loss.parts.push(("auxiliary", named));
+        }
+        loss
+    }
+
+    /// Without what only training needs.
+    pub fn without_auxiliary(self) -> Self {
+        Self {
+            auxiliary: None,
+            ..self
+        }
     }
 }

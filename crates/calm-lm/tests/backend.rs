@@ -9,8 +9,8 @@ use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, EnergyHeadSettings, GenerateOptions, Generator, ModelConfig,
-    open_device,
+    AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, GenerateOptions, Generator,
+    LocalDecoderSettings, ModelConfig, open_device,
 };
 use calm_nn::{HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor};
 
@@ -18,9 +18,11 @@ fn config() -> ModelConfig {
     ModelConfig {
         vocab_size: 37,
         chunk_size: 2,
+        decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 16,
         init_std: 0.02,
+        aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,
@@ -48,6 +50,7 @@ fn config() -> ModelConfig {
             posterior_samples: 6,
             alpha: 1.0,
         },
+        local: LocalDecoderSettings::default(),
     }
 }
 
@@ -219,7 +222,7 @@ fn the_token_baseline_agrees() {
         let model = token_model(&device);
         let window = tokens(16);
         let draws = &mut HostDraws::new(6);
-        let scores = model.score_window(&window, 1, 50, draws, &device);
+        let scores = score_window(&model, &window, 1, 50, draws, &device);
         let surprisal = TensorData::new(scores.surprisal, [15]);
         let brier: Vec<f64> = scores.brier.concat();
         let brier = TensorData::new(brier, [scores.positions.len(), 4]);

@@ -3,28 +3,105 @@
 use std::collections::VecDeque;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use calm_kernels::ArgmaxTable;
 use thiserror::Error;
 
-use crate::KvCache;
+/// What a [`CachedModel`] has kept of the steps that it has read.
+pub trait StepCache: std::fmt::Debug {
+    /// Steps held.
+    fn len(&self) -> usize;
 
-/// A causal model that reads chunks of K tokens through a cache; K is 1 for a token model.
+    /// Whether no step is held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Steps that can still be appended.
+    fn room(&self) -> usize;
+
+    /// Forgets everything from step `len` on, and more where what is left would not be enough to go
+    /// on from; returns how many steps are left. The memory is kept.
+    fn truncate(&mut self, len: usize) -> usize;
+
+    /// Forgets everything and keeps the memory.
+    fn clear(&mut self) {
+        self.truncate(0);
+    }
+}
+
+/// A causal model that reads tokens through a cache, K of them at a step.
 pub trait CachedModel {
-    /// Tokens per step, K.
+    /// What it keeps.
+    type Cache: StepCache;
+
+    /// Tokens per step, K; 1 for a model that draws token by token.
     fn chunk_size(&self) -> usize;
+
+    /// What the length of a text that is read before the first draw must be a multiple of, in tokens:
+    /// the chunk of whatever reads chunks. A multiple of [`CachedModel::chunk_size`].
+    fn alignment(&self) -> usize {
+        self.chunk_size()
+    }
 
     /// Tokens in the vocabulary, V.
     fn vocab_size(&self) -> usize;
 
     /// An empty cache for `batch` sequences of up to `capacity` steps.
-    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache;
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> Self::Cache;
 
     /// Hidden states of the next steps; the first `fillers[b]` cached steps of sequence b are
-    /// hidden (see [`Transformer::step`](crate::Transformer::step)).
+    /// hidden (see [`Transformer::step`](crate::Transformer::step)); they are whole units of
+    /// [`CachedModel::alignment`].
     ///
     /// # Shapes
     /// - tokens: `[batch, new, K]`
     /// - output: `[batch, new, d]`
-    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3>;
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut Self::Cache)
+    -> Tensor<3>;
+}
+
+/// A model that reads one token a step and has a distribution over the next one: its likelihood is
+/// exact, and temperatures, speculation and Brier scores are made from its probabilities.
+pub trait NextToken: CachedModel {
+    /// What alternative continuations keep.
+    type Branches: Default;
+
+    /// Scores of the next token, the logarithms of its probabilities up to a constant.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, d]`
+    /// - output: `[rows, V]`
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
+
+    /// The output layer prepared for the search of the most likely token, which makes no scores.
+    fn greedy_table(&self) -> ArgmaxTable;
+
+    /// An empty cache for one sequence of up to `capacity` steps, from any of which
+    /// [`NextToken::branch`] can start; [`CachedModel::cache`] may forget what decoding needs no more.
+    fn whole_cache(&self, capacity: usize, device: &Device) -> Self::Cache {
+        self.cache(1, capacity, device)
+    }
+
+    /// Continues one cached sequence in many ways at once: query q reads its next token after the
+    /// first `prefix[q]` tokens of the sequence and the steps that it has taken before, and sees
+    /// these only. `branches` starts as the default and collects the steps.
+    ///
+    /// The prefixes are equal modulo [`CachedModel::alignment`].
+    ///
+    /// # Shapes
+    /// - tokens: `[queries]`
+    /// - output: `[queries, d]`
+    fn branch(
+        &self,
+        tokens: Tensor<1, Int>,
+        prefix: &[usize],
+        cache: &Self::Cache,
+        branches: &mut Self::Branches,
+    ) -> Tensor<2>;
+
+    /// Attention scores that one query of a branch makes over `cached` tokens, in a layer: what
+    /// callers bound their memory by.
+    fn branch_scores(&self, cached: usize) -> usize;
 }
 
 /// Token ids as `[batch, steps, K]`.
@@ -126,11 +203,11 @@ impl Limits {
 /// Shorter prompts of a batch get whole filler chunks in front, which are masked. When the window is
 /// full, the context is rebuilt from its last half.
 #[derive(Debug)]
-pub struct Decoding<'a, M> {
+pub struct Decoding<'a, M: CachedModel> {
     model: &'a M,
     device: &'a Device,
     limits: Limits,
-    cache: KvCache,
+    cache: M::Cache,
     fillers: Vec<usize>,
     hidden: Tensor<2>,
     /// Chunks that were pushed and not read yet.
@@ -169,7 +246,8 @@ impl<'a, M: CachedModel> Decoding<'a, M> {
         let mut rows = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             PromptError::check(prompt, limits.window, model.vocab_size())?;
-            let filled = [&limits.front(prompt.len(), k, lead_in)[..], prompt].concat();
+            let front = limits.front(prompt.len(), model.alignment(), lead_in);
+            let filled = [&front[..], prompt].concat();
             rows.push(Row {
                 context: filled.chunks_exact(k).map(<[u32]>::to_vec).collect(),
                 generated: 0,
@@ -261,14 +339,15 @@ fn prefill<M: CachedModel>(
     model: &M,
     limits: Limits,
     rows: &mut [Row],
-    cache: &mut KvCache,
+    cache: &mut M::Cache,
     device: &Device,
 ) -> (Vec<usize>, Tensor<2>) {
     cache.clear();
     let capacity = cache.room();
     let longest = |rows: &[Row]| rows.iter().map(|row| row.context.len()).max().unwrap_or(0);
     if longest(rows) > capacity {
-        let keep = (capacity / 2).max(1);
+        let aligned = model.alignment() / model.chunk_size();
+        let keep = kept(capacity, longest(rows), aligned);
         for row in &mut *rows {
             let surplus = row.context.len().saturating_sub(keep);
             row.context.drain(..surplus);
@@ -284,6 +363,14 @@ fn prefill<M: CachedModel>(
     let tokens = chunk_tensor(&tokens, rows.len(), k, device);
     let hidden = last(model.step(tokens, &fillers, cache));
     (fillers, hidden)
+}
+
+/// Steps that are left of the `longest` context where `capacity` are too few for it: half of these,
+/// less so many that whole units of `aligned` steps go, which moves no row's chunks.
+fn kept(capacity: usize, longest: usize, aligned: usize) -> usize {
+    let half = (capacity / 2).max(1);
+    let beyond = (half + aligned - longest % aligned) % aligned;
+    half - beyond.min(half - 1)
 }
 
 /// `[batch, steps, d]` to the last step's `[batch, d]`.

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 
+use crate::StepCache;
+
 /// Keys and values of one layer, `[batch, kv_heads, capacity, head_dim]`, written in place.
 ///
 /// Burn's own cache grows by concatenation, which copies all of it at every step.
@@ -72,6 +74,8 @@ impl LayerCache {
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
     capacity: usize,
+    /// Positions held; a stack without layers holds them too.
+    len: usize,
 }
 
 impl KvCache {
@@ -81,33 +85,30 @@ impl KvCache {
                 .map(|_| LayerCache::new(shape, device))
                 .collect(),
             capacity: shape[2],
+            len: 0,
         }
     }
 
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.len)
+    /// Counts positions that every layer has appended.
+    pub(crate) fn grow(&mut self, new: usize) {
+        self.len += new;
+    }
+}
+
+impl StepCache for KvCache {
+    fn len(&self) -> usize {
+        self.len
     }
 
-    /// Whether no position is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn room(&self) -> usize {
+        self.capacity - self.len
     }
 
-    /// Positions that can still be appended.
-    pub fn room(&self) -> usize {
-        self.capacity - self.len()
-    }
-
-    /// Forgets everything from position `len` on and keeps the memory.
-    pub fn truncate(&mut self, len: usize) {
+    fn truncate(&mut self, len: usize) -> usize {
+        self.len = self.len.min(len);
         for layer in &mut self.layers {
-            layer.len = layer.len.min(len);
+            layer.len = self.len;
         }
-    }
-
-    /// Forgets everything and keeps the memory.
-    pub fn clear(&mut self) {
-        self.truncate(0);
+        self.len
     }
 }

@@ -24,18 +24,22 @@ mod error;
 mod init;
 mod kv_cache;
 mod layers;
+mod output_layer;
 mod posterior;
 mod random;
 mod rope;
 mod traits;
 mod transformer;
 
-pub use decoding::{CachedModel, Decoding, Limits, PromptError, Stop, chunk_tensor};
+pub use decoding::{
+    CachedModel, Decoding, Limits, NextToken, PromptError, StepCache, Stop, chunk_tensor,
+};
 pub use draws::{Draws, HostDraws, Replay};
 pub use error::ConfigError;
 pub use init::{Init, LAYER_NORM_EPS, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{SwiGlu, layer_norm, linear, rms_norm};
+pub use output_layer::OutputLayer;
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;

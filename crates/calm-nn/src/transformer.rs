@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 pub use attention::{AttentionMask, SelfAttention};
 
-use crate::{ConfigError, Cost, Init, KvCache, Rope, SwiGlu, rms_norm};
+use crate::{ConfigError, Cost, Init, KvCache, Rope, StepCache, SwiGlu, rms_norm};
 
 /// Sizes of a transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
-    /// Layers.
+    /// Layers; without any, what is read is normed and that is all.
     pub layers: usize,
     /// Hidden width d.
     pub hidden_size: usize,
@@ -42,7 +42,6 @@ impl TransformerConfig {
     /// # Errors
     /// Names the field and what it must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        ConfigError::positive("layers", self.layers)?;
         ConfigError::positive("hidden_size", self.hidden_size)?;
         ConfigError::positive("intermediate_size", self.intermediate_size)?;
         ConfigError::positive("heads", self.heads)?;
@@ -110,7 +109,8 @@ pub struct Block {
 }
 
 impl Block {
-    fn new(config: &TransformerConfig, init: &mut Init<'_>) -> Self {
+    /// A layer of the size in `config`.
+    pub fn new(config: &TransformerConfig, init: &mut Init<'_>) -> Self {
         let norm = |init: &Init<'_>| init.rms_norm(config.hidden_size, config.norm_eps);
         Self {
             input_norm: norm(init),
@@ -120,7 +120,12 @@ impl Block {
         }
     }
 
-    fn forward(
+    /// The layer with attention made by `attend`, from the layer's own and the normed input.
+    ///
+    /// # Shapes
+    /// - x: `[batch, positions, d]`
+    /// - output: the same
+    pub fn forward(
         &self,
         x: Tensor<3>,
         attend: impl FnOnce(&SelfAttention, Tensor<3>) -> Tensor<3>,
@@ -190,6 +195,7 @@ impl Transformer {
             .fold(x, |x, (layer, cache)| {
                 layer.forward(x, |attention, x| attention.step(x, &rope, fillers, cache))
             });
+        cache.grow(new);
         rms_norm(&self.norm, hidden)
     }
 

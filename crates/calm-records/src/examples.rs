@@ -1,8 +1,8 @@
 //! Made-up records for tests, here and in crates that show records.
 
 use crate::{
-    AutoencoderSummary, BaselineSummary, MetricRow, ModelSummary, Protocol, SCHEMA, SampleText,
-    Stage, Summary, TextPart,
+    AutoencoderSummary, MetricRow, ModelSummary, Protocol, SCHEMA, SampleText, Stage, Summary,
+    TextPart,
 };
 
 /// A row with recognisable numbers.
@@ -23,6 +23,7 @@ pub fn row(stage: Stage, step: u64) -> MetricRow {
         token_accuracy: None,
         attraction: None,
         repulsion: None,
+        auxiliary: None,
     }
 }
 
@@ -39,6 +40,7 @@ pub fn model() -> ModelSummary {
         parameters: 12_345_678,
         train_flops: 3.7e14,
         infer_flops_per_token: 2.5e7,
+        perplexity: None,
     }
 }
 
@@ -57,12 +59,10 @@ pub fn summary() -> Summary {
             heldout_tokens: 65_536,
         }),
         calm: Some(model()),
-        baseline: Some(BaselineSummary {
-            model: ModelSummary {
-                chunk_size: 1,
-                ..model()
-            },
-            perplexity: 91.5,
+        baseline: Some(ModelSummary {
+            chunk_size: 1,
+            perplexity: Some(91.5),
+            ..model()
         }),
         protocol: Some(Protocol {
             window_tokens: 256,

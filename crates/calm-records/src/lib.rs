@@ -42,8 +42,6 @@ pub use metrics::{EvalPoint, MetricRow, Stage};
 pub use run::{Host, RunInfo};
 pub use rundir::RunDir;
 pub use samples::{SampleText, load_samples};
-pub use summary::{
-    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, SCHEMA, Summary, TextPart,
-};
+pub use summary::{AutoencoderSummary, ModelSummary, Protocol, SCHEMA, Summary, TextPart};
 pub use tensorboard::EventWriter;
 pub use time::{utc_from_unix, utc_now};

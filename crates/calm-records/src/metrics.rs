@@ -86,6 +86,9 @@ pub struct MetricRow {
     /// Energy score: mean distance between model samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repulsion: Option<f64>,
+    /// Auxiliary cross-entropy of the next chunk's tokens, unweighted, nats a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auxiliary: Option<f64>,
 }
 
 /// One evaluation during a run. Brier arrays hold n = 1..4.
@@ -123,6 +126,16 @@ pub struct EvalPoint {
     /// Standard error of BrierLM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brier_lm_se: Option<f64>,
+    /// Cross-entropy of held-out tokens, nats a token, of a model that has a likelihood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Energy loss with the hidden states permuted over positions, over the loss with the true ones:
+    /// 1 where the head does not heed its condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permuted_loss_ratio: Option<f64>,
+    /// Share of the next chunks' tokens that come out of the head with its noise at zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noiseless_token_accuracy: Option<f64>,
     /// Brier-1 of every window, to compare models window by window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_brier_1: Option<Vec<f64>>,
@@ -167,6 +180,9 @@ mod tests {
             brier_se: None,
             brier_lm: Some(0.0),
             brier_lm_se: None,
+            cross_entropy: None,
+            permuted_loss_ratio: None,
+            noiseless_token_accuracy: None,
             window_brier_1: None,
             protocol: None,
         };

@@ -97,17 +97,10 @@ pub struct ModelSummary {
     /// Floating-point operations per generated token, one sample a step (T = 1).
     #[serde(deserialize_with = "finite::number")]
     pub infer_flops_per_token: f64,
-}
-
-/// The token model that CALM is compared with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BaselineSummary {
-    /// The figures that both kinds of model have.
-    #[serde(flatten)]
-    pub model: ModelSummary,
-    /// Perplexity on held-out text, per token.
-    #[serde(deserialize_with = "finite::number")]
-    pub perplexity: f64,
+    /// Perplexity on held-out text, per token, of a model that has a likelihood: a token model, or
+    /// one with a local decoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
 }
 
 /// Contents of `summary.json`. A section is absent where its stage was not run; a number that is
@@ -136,7 +129,7 @@ pub struct Summary {
     pub calm: Option<ModelSummary>,
     /// Stage `baseline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<BaselineSummary>,
+    pub baseline: Option<ModelSummary>,
     /// Protocol of every Brier figure in this summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,

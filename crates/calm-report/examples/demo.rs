@@ -9,8 +9,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use calm_records::{
-    AutoencoderSummary, BaselineSummary, EvalPoint, Host, JsonlWriter, MetricRow, ModelSummary,
-    Protocol, RunDir, RunInfo, SCHEMA, SampleText, Stage, Summary, TextPart, utc_now, write_atomic,
+    AutoencoderSummary, EvalPoint, Host, JsonlWriter, MetricRow, ModelSummary, Protocol, RunDir,
+    RunInfo, SCHEMA, SampleText, Stage, Summary, TextPart, utc_now, write_atomic,
 };
 use calm_report::write_report;
 
@@ -108,6 +108,7 @@ fn write_metrics(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()> {
                 token_accuracy: accuracy,
                 attraction: (stage == Stage::Lm).then_some(loss + 6.9),
                 repulsion: (stage == Stage::Lm).then(|| 6.9 + 0.2 * noise.next()),
+                auxiliary: None,
             })?;
         }
     }
@@ -126,6 +127,9 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()
         brier_se: None,
         brier_lm: None,
         brier_lm_se: None,
+        cross_entropy: None,
+        permuted_loss_ratio: None,
+        noiseless_token_accuracy: None,
         window_brier_1: None,
         protocol: None,
     };
@@ -182,6 +186,7 @@ fn summary() -> Summary {
         parameters: 9_837_568,
         train_flops: 3.71e14,
         infer_flops_per_token: 1.93e7,
+        perplexity: None,
     };
     let baseline = ModelSummary {
         brier_lm: 1.31,
@@ -192,6 +197,7 @@ fn summary() -> Summary {
         parameters: 8_912_000,
         train_flops: 1.02e14,
         infer_flops_per_token: 2.1e7,
+        perplexity: Some(98.4),
         ..calm.clone()
     };
     Summary {
@@ -207,10 +213,7 @@ fn summary() -> Summary {
             heldout_tokens: 65_536,
         }),
         calm: Some(calm),
-        baseline: Some(BaselineSummary {
-            model: baseline,
-            perplexity: 98.4,
-        }),
+        baseline: Some(baseline),
         protocol: Some(Protocol {
             window_tokens: 256,
             positions: 16_384,

@@ -69,7 +69,7 @@ impl Records {
     }
 
     fn token(&self) -> Option<&ModelSummary> {
-        Some(&self.summary.as_ref()?.baseline.as_ref()?.model)
+        self.summary.as_ref()?.baseline.as_ref()
     }
 
     fn protocol(&self) -> Option<&Protocol> {
@@ -201,6 +201,20 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// What a CALM is called: with a local decoder it has a likelihood.
+fn calm_name(model: &ModelSummary) -> &'static str {
+    match model.perplexity {
+        None => "CALM",
+        Some(_) => "CALM with a local decoder",
+    }
+}
+
+fn perplexity(model: &ModelSummary) -> String {
+    model
+        .perplexity
+        .map_or_else(|| "—".to_owned(), |value| significant(value, 3))
+}
+
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Report<'a> {
@@ -211,6 +225,10 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    fn calm_name(&self, model: &ModelSummary) -> &'static str {
+        calm_name(model)
+    }
+
     /// Value, and its error with what the scale of both is.
     fn headline(&self, value: &f64, error: Option<&f64>) -> (String, String) {
         let error = error.copied().filter(|e| e.is_finite());
@@ -267,19 +285,16 @@ impl Report<'_> {
         ]);
         let summary = self.records.summary.as_ref();
         let baseline = summary.and_then(|summary| summary.baseline.as_ref());
-        let token = baseline.map(|b| ("Token baseline", &b.model, significant(b.perplexity, 3)));
-        let calm = self
-            .records
-            .calm()
-            .map(|model| ("CALM", model, "—".to_owned()));
-        for (name, model, perplexity) in calm.into_iter().chain(token) {
+        let token = baseline.map(|model| ("Token baseline", model));
+        let calm = self.records.calm().map(|model| (calm_name(model), model));
+        for (name, model) in calm.into_iter().chain(token) {
             table.row([
                 name.to_owned(),
                 model.chunk_size.to_string(),
                 show::count(model.parameters),
                 show::scientific(model.train_flops, 2),
                 show::scientific(model.infer_flops_per_token, 2),
-                perplexity,
+                perplexity(model),
             ]);
         }
         table

@@ -48,6 +48,9 @@ fn full() -> (tempfile::TempDir, RunDir) {
             brier_se: Some([4e-4; 4]),
             brier_lm: Some(0.1),
             brier_lm_se: Some(0.02),
+            cross_entropy: None,
+            permuted_loss_ratio: None,
+            noiseless_token_accuracy: None,
             window_brier_1: None,
             protocol: summary().protocol,
         };

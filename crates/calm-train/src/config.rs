@@ -10,7 +10,7 @@ use calm_lm::ModelConfig;
 use calm_nn::{ConfigError, TransformerConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A complete experiment. Every field stands in every preset; there are no hidden defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,6 +256,14 @@ impl Experiment {
             tied_embeddings: self.baseline.tied_embeddings,
             transformer: self.baseline.transformer.clone(),
         }
+    }
+
+    /// Refuses what an experiment with a local decoder has no autoencoder for.
+    pub(crate) fn check_local(&self, stages: Stages) -> Result<()> {
+        if stages == Stages::Autoencoder || !self.autoencoder_from.is_empty() {
+            return Err(Error::LocalNeedsNoAutoencoder);
+        }
+        Ok(())
     }
 
     /// Checks everything that can be checked before work begins.

@@ -23,6 +23,12 @@ pub enum Error {
     /// Values that don't fit together.
     #[error("configuration: {0}")]
     Config(#[from] calm_nn::ConfigError),
+    /// An autoencoder for a model that uses none.
+    #[error(
+        "model.decoder = \"local\" uses no autoencoder: leave out --stage autoencoder and \
+         autoencoder_from"
+    )]
+    LocalNeedsNoAutoencoder,
     /// A precision that the device lacks.
     #[error("precision = \"{precision}\": {device} has no such arithmetic; use precision=f32")]
     PrecisionNotOnDevice {

@@ -4,15 +4,15 @@ use std::sync::atomic::Ordering;
 
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
-use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
-use calm_lm::CalmModel;
-use calm_nn::Cost;
+use calm_eval::{BrierReport, TokenReport, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_lm::{CalmModel, LocalModel};
+use calm_nn::{Cost, NextToken};
 use calm_records::{
-    AutoencoderSummary, BaselineSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary, TextPart,
+    AutoencoderSummary, ModelSummary, Protocol, RunInfo, SCHEMA, Summary, TextPart,
 };
 
 use crate::event::{Event, Observer};
-use crate::samples::{write_baseline_samples, write_samples};
+use crate::samples::{write_baseline_samples, write_local_samples, write_samples};
 use crate::state::TrainState;
 use crate::step_loop::Run;
 use crate::{Result, machine};
@@ -22,6 +22,7 @@ use crate::{Result, machine};
 pub(crate) enum Trained {
     Autoencoder(ChunkAutoencoder, TrainState),
     Calm(CalmModel, TrainState),
+    Local(LocalModel, TrainState),
     Baseline(TokenModel, TrainState),
 }
 
@@ -42,8 +43,10 @@ pub(crate) fn finish(
     } else {
         None
     };
-    let (Trained::Autoencoder(_, state) | Trained::Calm(_, state) | Trained::Baseline(_, state)) =
-        &trained;
+    let (Trained::Autoencoder(_, state)
+    | Trained::Calm(_, state)
+    | Trained::Local(_, state)
+    | Trained::Baseline(_, state)) = &trained;
     let peak = machine::peak_rss_bytes().max(state.peak_rss_bytes);
     let mut summary = Summary {
         schema: SCHEMA,
@@ -63,6 +66,10 @@ pub(crate) fn finish(
             reconstruction(&calm.autoencoder, &mut summary, run)?
                 && score_calm(calm, state, &mut summary, run, observe)?
                 && write_samples(calm, run, observe)?
+        }
+        Trained::Local(model, state) => {
+            score_local(model, state, &mut summary, run, observe)?
+                && write_local_samples(model, run, observe)?
         }
         Trained::Baseline(model, state) => {
             score_baseline(model, state, &mut summary, run, observe)?
@@ -142,7 +149,31 @@ fn score_calm(
     Ok(true)
 }
 
-/// The token baseline's scores at the CALM's positions; false where the run was interrupted.
+/// Scores of a model with a local decoder; false where the run was interrupted.
+fn score_local(
+    model: &LocalModel,
+    state: &TrainState,
+    summary: &mut Summary,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    let config = &run.experiment.model;
+    let Some(report) = score_tokens(model, config.window, run, observe)? else {
+        return Ok(false);
+    };
+    summary.protocol = Some(run.protocol(&report.aligned));
+    summary.calm = Some(ModelSummary {
+        chunk_size: config.chunk_size,
+        parameters: config.language_model_parameters(),
+        train_flops: state.flops,
+        infer_flops_per_token: config.inference_flops(config.steps()),
+        perplexity: Some(report.perplexity()),
+        ..scores(&report.aligned)
+    });
+    Ok(true)
+}
+
+/// The token baseline's scores; false where the run was interrupted.
 fn score_baseline(
     model: &TokenModel,
     state: &TrainState,
@@ -151,10 +182,33 @@ fn score_baseline(
     observe: Observer<'_>,
 ) -> Result<bool> {
     let config = run.experiment.token_model();
+    let Some(report) = score_tokens(model, config.window, run, observe)? else {
+        return Ok(false);
+    };
+    summary.protocol = Some(run.protocol(&report.aligned));
+    summary.baseline = Some(ModelSummary {
+        chunk_size: 1,
+        parameters: config.parameters(),
+        train_flops: state.flops,
+        infer_flops_per_token: config.inference_flops(config.window),
+        perplexity: Some(report.perplexity()),
+        ..scores(&report.aligned)
+    });
+    Ok(true)
+}
+
+/// A model with a likelihood at the positions that a CALM is scored at; `None` where the run was
+/// interrupted.
+fn score_tokens<M: NextToken>(
+    model: &M,
+    window: usize,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<Option<TokenReport>> {
     let report = evaluate_tokens(
         model,
         run.store.test(),
-        config.window,
+        window,
         run.experiment.model.chunk_size,
         false,
         run.unigram,
@@ -162,21 +216,7 @@ fn score_baseline(
         run.device,
         &mut |done| run.go_on_scoring(done, observe),
     )?;
-    let Some(report) = report else {
-        return Ok(false);
-    };
-    summary.protocol = Some(run.protocol(&report.aligned));
-    summary.baseline = Some(BaselineSummary {
-        model: ModelSummary {
-            chunk_size: 1,
-            parameters: config.parameters(),
-            train_flops: state.flops,
-            infer_flops_per_token: config.inference_flops(config.window),
-            ..scores(&report.aligned)
-        },
-        perplexity: report.perplexity(),
-    });
-    Ok(true)
+    Ok(report)
 }
 
 /// The scores of a report, with costs of 0.
@@ -193,6 +233,7 @@ fn scores(report: &BrierReport) -> ModelSummary {
         parameters: 0,
         train_flops: 0.0,
         infer_flops_per_token: 0.0,
+        perplexity: None,
     }
 }
 

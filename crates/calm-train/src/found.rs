@@ -59,7 +59,11 @@ impl Found {
         store: &TokenStore,
     ) -> Result<()> {
         let run = || directory.root.clone();
-        if stages == Stages::Lm && !self.autoencoder_complete(experiment) {
+        let local = experiment.model.is_local();
+        if local {
+            experiment.check_local(stages)?;
+        }
+        if stages == Stages::Lm && !local && !self.autoencoder_complete(experiment) {
             return Err(Error::NoAutoencoder { run: run() });
         }
         if stages == Stages::Autoencoder && self.lm.is_some() {

@@ -20,7 +20,7 @@ use crate::lock::RunLock;
 use crate::pretrained::Pretrained;
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
-use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask};
+use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask, LocalTask};
 use crate::{Error, Precision, Result, data, machine, preset};
 
 /// What to run, beside the experiment.
@@ -61,7 +61,9 @@ pub fn train(
     observe: Observer<'_>,
 ) -> Result<RunEnd> {
     let started = Instant::now();
-    if options.stages == Stages::Lm {
+    if experiment.model.is_local() {
+        experiment.check_local(options.stages)?;
+    } else if options.stages == Stages::Lm {
         return Err(Error::NoAutoencoder {
             run: options.out.clone(),
         });
@@ -262,6 +264,9 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     };
     let trained = match options.stages {
         Stages::Baseline => train_baseline(&found, &mut run, observe)?,
+        Stages::All | Stages::Lm if experiment.model.is_local() => {
+            train_local(&found, &mut run, observe)?
+        }
         stages => train_calm(stages == Stages::Autoencoder, &found, &mut run, observe)?,
     };
     let Some(trained) = trained else {
@@ -296,7 +301,7 @@ fn train_calm(
         // A language model's checkpoint holds the autoencoder that it is trained on.
         Some((state, checkpoint)) => {
             let start = Start {
-                model: checkpoint.load_language_model(device)?,
+                model: checkpoint.load_trained_language_model(device)?,
                 state: state.clone(),
                 resumed: Some(checkpoint.directory().to_owned()),
             };
@@ -332,9 +337,34 @@ fn train_calm(
     };
     let calm = CalmModel {
         autoencoder,
-        language_model,
+        language_model: language_model.without_auxiliary(),
     };
     Ok(Some(Trained::Calm(calm, state)))
+}
+
+/// The model with a local decoder, which needs no autoencoder; `None` where the run was interrupted.
+fn train_local(found: &Found, run: &mut Run<'_>, observe: Observer<'_>) -> Result<Option<Trained>> {
+    let (experiment, device) = (run.experiment, run.device);
+    let (model, seed) = (&experiment.model, experiment.seed);
+    let start = match &found.lm {
+        Some((state, checkpoint)) => Start {
+            model: checkpoint.load_local(device)?,
+            state: state.clone(),
+            resumed: Some(checkpoint.directory().to_owned()),
+        },
+        None => Start {
+            model: model.init_local(seed, device),
+            state: TrainState::start(Stage::Lm, seed ^ 1, run.store.key()),
+            resumed: None,
+        },
+    };
+    let task = LocalTask {
+        model,
+        judge: run.judge(),
+    };
+    let (config, lr) = (&experiment.lm, experiment.optim.lr);
+    let ended = run_stage(&task, config, lr, start, run, observe)?;
+    Ok(ended.map(|(model, state)| Trained::Local(model, state)))
 }
 
 /// The autoencoder and the state at its end; `None` where the run was interrupted.

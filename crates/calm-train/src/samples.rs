@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use calm_baseline::{TokenGenerator, TokenModel, TokenSampler};
 use calm_likelihood_free::BatchSampler;
-use calm_lm::{CalmModel, GenerateOptions, Generator};
-use calm_nn::Limits;
+use calm_lm::{CalmModel, GenerateOptions, Generator, LocalModel};
+use calm_nn::{Limits, NextToken};
 use calm_records::SampleText;
 
 use crate::Result;
@@ -41,9 +41,30 @@ pub(crate) fn write_samples(
     write_each("", run, &mut write, observe)
 }
 
+/// Texts of a model with a local decoder; false where the run was interrupted.
+pub(crate) fn write_local_samples(
+    model: &LocalModel,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    write_token_samples(model, &run.lead_in(), "", "local decoder", run, observe)
+}
+
 /// Texts of the token baseline; false where the run was interrupted.
 pub(crate) fn write_baseline_samples(
     model: &TokenModel,
+    run: &Run<'_>,
+    observe: Observer<'_>,
+) -> Result<bool> {
+    write_token_samples(model, &[], "baseline-", "token baseline", run, observe)
+}
+
+/// Texts of a model that draws token by token, in files whose names begin with `prefix`.
+fn write_token_samples<M: NextToken>(
+    model: &M,
+    lead_in: &[u32],
+    prefix: &str,
+    how: &str,
     run: &Run<'_>,
     observe: Observer<'_>,
 ) -> Result<bool> {
@@ -56,13 +77,13 @@ pub(crate) fn write_baseline_samples(
             max_tokens: experiment.samples.tokens,
             end_of_text: run.tokenizer.end_of_text(),
         };
-        let prompts = [prompt.to_vec()];
-        let generator = TokenGenerator::new(model, sampler, limits, &prompts, seed, run.device)
-            .map_err(calm_lm::Error::from)?;
-        let how = Some("token baseline".to_owned());
-        Ok((temperature, generator.run().remove(0), how))
+        let (prompts, device) = ([prompt.to_vec()], run.device);
+        let generator =
+            TokenGenerator::new(model, sampler, limits, lead_in, &prompts, seed, device)
+                .map_err(calm_lm::Error::from)?;
+        Ok((temperature, generator.run().remove(0), Some(how.to_owned())))
     };
-    write_each("baseline-", run, &mut write, observe)
+    write_each(prefix, run, &mut write, observe)
 }
 
 /// Temperature, new tokens, and how they were drawn.

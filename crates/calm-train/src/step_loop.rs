@@ -247,6 +247,7 @@ pub(crate) fn run_stage<T: StageTask>(
                 token_accuracy: None,
                 attraction: part("attraction"),
                 repulsion: part("repulsion"),
+                auxiliary: part("auxiliary"),
             };
             run.metrics.write(&row)?;
             tensorboard.record(step, "", &row)?;
@@ -315,6 +316,9 @@ fn empty_point(stage: Stage) -> EvalPoint {
         brier_se: None,
         brier_lm: None,
         brier_lm_se: None,
+        cross_entropy: None,
+        permuted_loss_ratio: None,
+        noiseless_token_accuracy: None,
         window_brier_1: None,
         protocol: None,
     }

@@ -1,4 +1,5 @@
-//! The stages: the autoencoder, the language model in its latent space, the token baseline.
+//! The stages: the autoencoder, the language model in its latent space or with a local decoder, the
+//! token baseline.
 
 use std::path::Path;
 
@@ -6,9 +7,9 @@ use burn::tensor::{Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::Tokenizer;
-use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
-use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, ModelConfig};
-use calm_nn::Draws;
+use calm_eval::{BrierReport, evaluate, evaluate_tokens, heed, reconstruct, spread};
+use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, LocalModel, ModelConfig};
+use calm_nn::{Draws, NextToken};
 use calm_records::{EvalPoint, Protocol, Stage, TextPart};
 
 use crate::Result;
@@ -103,7 +104,14 @@ impl StageTask for LanguageModelTask<'_> {
         let judge = &self.judge;
         let calm = CalmModel {
             autoencoder: self.autoencoder.clone(),
-            language_model: model.clone(),
+            language_model: model.clone().without_auxiliary(),
+        };
+        let windows = spread(judge.validation, self.model.window, judge.config.windows)?;
+        let heed = heed(&calm, &windows, judge.config.seed, judge.device);
+        let point = EvalPoint {
+            permuted_loss_ratio: Some(heed.permuted_loss_ratio),
+            noiseless_token_accuracy: Some(heed.noiseless_token_accuracy),
+            ..point
         };
         let report = evaluate(
             &calm,
@@ -131,6 +139,46 @@ impl StageTask for LanguageModelTask<'_> {
     }
 }
 
+pub(crate) struct LocalTask<'a> {
+    pub model: &'a ModelConfig,
+    pub judge: Judge<'a>,
+}
+
+impl StageTask for LocalTask<'_> {
+    type Model = LocalModel;
+
+    fn stage(&self) -> Stage {
+        Stage::Lm
+    }
+
+    fn flops_per_token(&self) -> f64 {
+        self.model.language_model_train_flops(self.model.steps())
+    }
+
+    fn loss(&self, model: &LocalModel, tokens: Tensor<3, Int>, _: &mut dyn Draws) -> StepLoss {
+        StepLoss {
+            total: model.loss(whole_windows(tokens)),
+            parts: Vec::new(),
+        }
+    }
+
+    fn evaluate(&self, model: &LocalModel, point: EvalPoint) -> Result<EvalPoint> {
+        let (window, chunk_size) = (self.model.window, self.model.chunk_size);
+        with_likelihood(model, window, chunk_size, &self.judge, point)
+    }
+
+    fn checkpoint(
+        &self,
+        model: &LocalModel,
+        path: &Path,
+        tokenizer: &Tokenizer,
+    ) -> Result<CheckpointWriter> {
+        let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
+        writer.write_local_model(model)?;
+        Ok(writer)
+    }
+}
+
 pub(crate) struct BaselineTask<'a> {
     pub config: &'a TokenModelConfig,
     /// Tokens per chunk of the CALM: its positions are scored.
@@ -150,33 +198,20 @@ impl StageTask for BaselineTask<'_> {
     }
 
     fn loss(&self, model: &TokenModel, tokens: Tensor<3, Int>, _: &mut dyn Draws) -> StepLoss {
-        let [batch, steps, k] = tokens.dims();
         StepLoss {
-            total: model.loss(tokens.reshape([batch, steps * k])),
+            total: model.loss(whole_windows(tokens)),
             parts: Vec::new(),
         }
     }
 
     fn evaluate(&self, model: &TokenModel, point: EvalPoint) -> Result<EvalPoint> {
-        let judge = &self.judge;
-        let report = evaluate_tokens(
+        with_likelihood(
             model,
-            judge.validation,
             self.config.window,
             self.chunk_size,
-            false,
-            judge.unigram,
-            judge.config,
-            judge.device,
-            &mut |_| true,
-        )?
-        .expect("an evaluation that is never stopped is complete");
-        Ok(with_scores(
+            &self.judge,
             point,
-            &report.aligned,
-            judge,
-            self.config.window,
-        ))
+        )
     }
 
     fn checkpoint(
@@ -189,6 +224,39 @@ impl StageTask for BaselineTask<'_> {
         writer.write_token_model(model)?;
         Ok(writer)
     }
+}
+
+/// `[batch, steps, K]` to `[batch, steps * K]`.
+fn whole_windows(tokens: Tensor<3, Int>) -> Tensor<2, Int> {
+    let [batch, steps, k] = tokens.dims();
+    tokens.reshape([batch, steps * k])
+}
+
+/// `point` with the scores of a model that has a likelihood, at the starts of chunks.
+fn with_likelihood<M: NextToken>(
+    model: &M,
+    window: usize,
+    chunk_size: usize,
+    judge: &Judge<'_>,
+    point: EvalPoint,
+) -> Result<EvalPoint> {
+    let report = evaluate_tokens(
+        model,
+        judge.validation,
+        window,
+        chunk_size,
+        false,
+        judge.unigram,
+        judge.config,
+        judge.device,
+        &mut |_| true,
+    )?
+    .expect("an evaluation that is never stopped is complete");
+    let point = EvalPoint {
+        cross_entropy: Some(report.cross_entropy),
+        ..point
+    };
+    Ok(with_scores(point, &report.aligned, judge, window))
 }
 
 /// `point` with the Brier scores of a report.

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use calm_backbone::Backbone;
+use calm_nn::StepCache;
 use calm_nn::{Branches, CachedModel};
 
 use crate::{distance, lively, small, tokens};

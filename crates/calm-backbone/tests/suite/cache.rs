@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use calm_nn::CachedModel;
+use calm_nn::StepCache;
 
 use crate::{distance, lively, small, tokens};
 

@@ -19,7 +19,6 @@ fn zero_sizes_are_refused_by_name() {
     let zero = |field| ConfigError::Zero { field };
     assert_eq!(refused(|c| c.vocab_size = 0), zero("vocab_size"));
     assert_eq!(refused(|c| c.chunk_size = 0), zero("chunk_size"));
-    assert_eq!(refused(|c| c.transformer.layers = 0), zero("layers"));
     assert_eq!(
         refused(|c| c.transformer.hidden_size = 0),
         zero("hidden_size")

@@ -1,6 +1,7 @@
 //! The Brier estimator: positions, exactness, and that its expectation is that of coincidences.
 
 use burn::tensor::Device;
+use calm_baseline::score_window;
 use calm_nn::HostDraws;
 
 use crate::{enumerable, ids, row, scores, small};
@@ -12,7 +13,7 @@ fn positions_are_the_multiples_with_four_tokens_left() {
     let window = ids(13, 13, 1);
     let positions = |every| {
         let mut draws = HostDraws::new(1);
-        let scores = model.score_window(&window, every, 1, &mut draws, &device);
+        let scores = score_window(&model, &window, every, 1, &mut draws, &device);
         assert_eq!(scores.positions.len(), scores.brier.len());
         assert_eq!(scores.surprisal.len(), 12);
         scores.positions
@@ -21,7 +22,7 @@ fn positions_are_the_multiples_with_four_tokens_left() {
     assert_eq!(positions(4), [4, 8]);
     assert!(positions(10).is_empty());
     let mut draws = HostDraws::new(1);
-    let short = model.score_window(&window[..1], 1, 1, &mut draws, &device);
+    let short = score_window(&model, &window[..1], 1, 1, &mut draws, &device);
     assert!(short.positions.is_empty() && short.surprisal.is_empty());
 }
 
@@ -30,7 +31,7 @@ fn surprisal_is_the_loss() {
     let device = Device::flex();
     let (_, model) = small(2, &device);
     let window = ids(16, 13, 2);
-    let scores = model.score_window(&window, 1, 1, &mut HostDraws::new(1), &device);
+    let scores = score_window(&model, &window, 1, 1, &mut HostDraws::new(1), &device);
     let mean = scores.surprisal.iter().sum::<f64>() / 15.0;
     let loss = f64::from(model.loss(row(&window, &device)).into_scalar::<f32>());
     approx::assert_relative_eq!(mean, loss, max_relative = 1e-5);
@@ -41,7 +42,7 @@ fn brier_1_is_exact_at_every_position_whatever_the_draws() {
     let device = Device::flex();
     let (_, model) = small(3, &device);
     let window = ids(12, 13, 3);
-    let found = model.score_window(&window, 1, 1, &mut HostDraws::new(5), &device);
+    let found = score_window(&model, &window, 1, 1, &mut HostDraws::new(5), &device);
     for (p, brier) in found.positions.iter().zip(&found.brier) {
         let logits = scores(&model, &window[..*p], &device).pop().unwrap();
         let exp: Vec<f64> = logits.iter().map(|&x| f64::from(x).exp()).collect();
@@ -60,7 +61,7 @@ fn brier_2_is_that_of_the_enumeration_at_every_position() {
     let device = Device::flex();
     let model = enumerable(4, &device);
     let window = ids(8, 5, 4);
-    let found = model.score_window(&window, 1, 4000, &mut HostDraws::new(6), &device);
+    let found = score_window(&model, &window, 1, 4000, &mut HostDraws::new(6), &device);
     let next = |text: &[u32]| -> Vec<f64> {
         let logits = scores(&model, text, &device).pop().unwrap();
         let exp: Vec<f64> = logits.iter().map(|&x| f64::from(x).exp()).collect();
@@ -89,8 +90,8 @@ fn a_stride_picks_positions() {
     let device = Device::flex();
     let (_, model) = small(5, &device);
     let window = ids(16, 13, 5);
-    let all = model.score_window(&window, 1, 2, &mut HostDraws::new(7), &device);
-    let some = model.score_window(&window, 4, 2, &mut HostDraws::new(7), &device);
+    let all = score_window(&model, &window, 1, 2, &mut HostDraws::new(7), &device);
+    let some = score_window(&model, &window, 4, 2, &mut HostDraws::new(7), &device);
     for (p, brier) in some.positions.iter().zip(&some.brier) {
         let at = all.positions.iter().position(|q| q == p).unwrap();
         approx::assert_abs_diff_eq!(all.brier[at][0], brier[0], epsilon = 1e-6);

@@ -2,6 +2,8 @@
 
 use burn::tensor::Device;
 use calm_baseline::{TokenGenerator, TokenSampler};
+use calm_nn::NextToken;
+use calm_nn::StepCache;
 use calm_nn::{CachedModel, Decoding, Limits, PromptError, Stop};
 
 use crate::{ids, scores, small};
@@ -53,7 +55,7 @@ fn a_text_does_not_depend_on_its_neighbours() {
     let (_, model) = small(4, &device);
     let greedy = TokenSampler::greedy();
     let run = |prompts: &[Vec<u32>]| {
-        TokenGenerator::new(&model, greedy, limits(10, 12), prompts, 0, &device)
+        TokenGenerator::new(&model, greedy, limits(10, 12), &[], prompts, 0, &device)
             .unwrap()
             .run()
     };
@@ -73,7 +75,8 @@ fn a_text_ends_at_end_of_text_or_at_the_limit() {
     for seed in 0..20 {
         let prompts = [ids(3, 13, seed)];
         let mut generator =
-            TokenGenerator::new(&model, sampler, limits(12, 0), &prompts, seed, &device).unwrap();
+            TokenGenerator::new(&model, sampler, limits(12, 0), &[], &prompts, seed, &device)
+                .unwrap();
         let mut text = Vec::new();
         while !generator.is_done() {
             text.extend(generator.step().remove(0));
@@ -93,9 +96,17 @@ fn decoding_goes_on_past_the_window() {
     let (_, model) = small(6, &device);
     let sampler = TokenSampler::new(1.0, None, None).unwrap();
     let prompts = [ids(16, 13, 1)]; // the window is full from the start
-    let texts = TokenGenerator::new(&model, sampler, limits(40, NEVER), &prompts, 0, &device)
-        .unwrap()
-        .run();
+    let texts = TokenGenerator::new(
+        &model,
+        sampler,
+        limits(40, NEVER),
+        &[],
+        &prompts,
+        0,
+        &device,
+    )
+    .unwrap()
+    .run();
     assert_eq!(texts[0].len(), 40);
 }
 
@@ -108,6 +119,7 @@ fn an_empty_prompt_is_end_of_text() {
             &model,
             TokenSampler::greedy(),
             limits(8, 5),
+            &[],
             &[prompt],
             0,
             &device,

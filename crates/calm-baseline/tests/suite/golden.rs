@@ -1,8 +1,10 @@
 //! Against the values of the independent reference.
 
 use burn::tensor::{Device, Int, Tensor};
+use calm_baseline::score_window;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_fixtures::{Fixture, FixtureError, Weights, assert_close};
+use calm_nn::NextToken;
 use calm_nn::{HostDraws, TransformerConfig};
 
 fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), FixtureError> {
@@ -96,7 +98,14 @@ fn brier_scores_are_those_of_the_enumeration() -> Result<(), FixtureError> {
         .map(|t| t as u32)
         .collect();
     let position = f.whole("inputs/position")?;
-    let scores = model.score_window(&window, position, 20_000, &mut HostDraws::new(1), &device);
+    let scores = score_window(
+        &model,
+        &window,
+        position,
+        20_000,
+        &mut HostDraws::new(1),
+        &device,
+    );
     assert_eq!(scores.positions, [position]);
     let expected = f.golden("outputs/brier")?.values;
     for (n, (found, expected)) in scores.brier[0].iter().zip(expected).enumerate() {

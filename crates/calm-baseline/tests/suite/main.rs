@@ -9,6 +9,7 @@ mod speculative;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_baseline::{TokenModel, TokenModelConfig};
+use calm_nn::NextToken;
 use calm_nn::{RandomStream, TransformerConfig};
 
 /// A small model whose predictions are far from uniform.

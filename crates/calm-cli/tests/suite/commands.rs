@@ -335,7 +335,48 @@ fn a_baseline_joins_a_run_and_is_sampled_and_scored() {
     let two = ["--draft", "lookup", "--prompt", "a", "--prompt", "b"];
     assert!(failure(&generate(&two)).contains("one prompt"));
     let wrong = ["--draft", "run/checkpoints/lm/step-000040"];
-    assert!(failure(&generate(&wrong)).contains("holds a CALM, not a token baseline"));
+    assert!(failure(&generate(&wrong)).contains("knows its own probabilities"));
+}
+
+#[test]
+fn a_local_decoder_is_trained_sampled_scored_and_drafts_without_loss() {
+    let place = Place::new();
+    let local = [
+        "model.decoder=local",
+        "model.local.hidden_size=16",
+        "model.local.intermediate_size=24",
+    ];
+    let printed = success(&place.train("run").args(local).output().unwrap());
+    assert!(printed.contains("CALM perplexity"), "{printed}");
+    let join = ["train", "--resume", "--stage", "baseline", "--out", "run"];
+    success(&place.calm(&join).output().unwrap());
+
+    let say = |more: &[&str]| {
+        let base = ["generate", "--run", "run", "--prompt", "The river"];
+        let all = [&base[..], &["--tokens", "12"], more].concat();
+        place.calm(&all).output().unwrap()
+    };
+    let text = success(&say(&["--temperature", "0.7", "--top-p", "0.9"]));
+    assert!(text.starts_with("The river"), "{text}");
+    assert!(failure(&say(&["--pool", "5"])).contains("--pool"));
+
+    // Its proposals leave the token model's text as it is.
+    let greedy = ["--baseline", "--temperature", "0"];
+    let plain = success(&say(&greedy));
+    let drafted = say(&[&greedy[..], &["--draft", "run/checkpoints/lm/step-000040"]].concat());
+    assert_eq!(success(&drafted), plain);
+    let told = String::from_utf8_lossy(&drafted.stderr).into_owned();
+    assert!(told.contains("proposals accepted"), "{told}");
+
+    // A stride need not be named, of either model.
+    for more in [&[][..], &["--baseline"]] {
+        let base = ["eval", "--run", "run", "--windows", "4", "--draws", "2"];
+        let table = success(&place.calm(&[&base[..], more].concat()).output().unwrap());
+        assert!(table.contains("perplexity"), "{table}");
+    }
+    success(&place.calm(&["report", "--run", "run"]).output().unwrap());
+    let page = std::fs::read_to_string(place.path("run/report.html")).unwrap();
+    assert!(page.contains("CALM with a local decoder"), "it is named");
 }
 
 #[test]

@@ -8,7 +8,9 @@
 //!   tokenizer.json
 //!   autoencoder.bpk
 //!   language_model.bpk    absent while the autoencoder is trained
-//!   token_model.bpk       instead of these two: a token baseline
+//!   auxiliary.bpk         its auxiliary heads, where training has a part of them
+//!   local_model.bpk       instead of these: a model with a local decoder
+//!   token_model.bpk       or a token baseline
 //!   optim.bpk state.json  whatever the writer adds
 //! ```
 
@@ -35,6 +37,8 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const AUTOENCODER: &str = "autoencoder.bpk";
 const LANGUAGE_MODEL: &str = "language_model.bpk";
+const AUXILIARY: &str = "auxiliary.bpk";
+const LOCAL_MODEL: &str = "local_model.bpk";
 const TOKEN_MODEL: &str = "token_model.bpk";
 
 /// A configuration that stands in a checkpoint and says what the weights beside it are.

@@ -12,10 +12,10 @@ use calm_data::{Split, Tokenizer};
 use serde::Deserialize;
 
 use super::{
-    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL, MANIFEST, Manifest,
-    TOKEN_MODEL, TOKENIZER, entry_of,
+    AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL,
+    LOCAL_MODEL, MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
 };
-use crate::{CalmModel, Error, Kind, LanguageModel, ModelConfig, Result};
+use crate::{CalmModel, Error, Kind, LanguageModel, LocalModel, ModelConfig, Result};
 
 /// A checkpoint of a CALM, or of its autoencoder alone.
 pub type Checkpoint = CheckpointOf<ModelConfig>;
@@ -172,13 +172,35 @@ impl Checkpoint {
         self.load_weights(AUTOENCODER, fresh)
     }
 
-    /// The language model on `device`.
+    /// The language model on `device`, without what only training needs.
     ///
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_language_model(&self, device: &Device) -> Result<LanguageModel> {
         let fresh = self.config.init_language_model(0, device);
-        self.load_weights(LANGUAGE_MODEL, fresh)
+        self.load_weights(LANGUAGE_MODEL, fresh.without_auxiliary())
+    }
+
+    /// The language model as it is trained: with its auxiliary heads, if it has any.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load_trained_language_model(&self, device: &Device) -> Result<LanguageModel> {
+        let model = self.load_language_model(device)?;
+        let auxiliary = self.config.auxiliary().map(|config| {
+            let fresh = config.init(&mut calm_nn::Init::new(0, device));
+            self.load_weights(AUXILIARY, fresh)
+        });
+        let auxiliary = auxiliary.transpose()?;
+        Ok(LanguageModel { auxiliary, ..model })
+    }
+
+    /// The model with a local decoder on `device`.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load_local(&self, device: &Device) -> Result<LocalModel> {
+        self.load_weights(LOCAL_MODEL, self.config.init_local(0, device))
     }
 
     /// The whole model on `device`.

@@ -11,10 +11,10 @@ use calm_data::{Split, Tokenizer};
 use serde::Serialize;
 
 use super::{
-    AUTOENCODER, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, MANIFEST, Manifest, TOKEN_MODEL,
-    TOKENIZER, entry_of,
+    AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, LOCAL_MODEL,
+    MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
 };
-use crate::{Error, Kind, LanguageModel, Result};
+use crate::{Error, Kind, LanguageModel, LocalModel, Result};
 
 /// Writes a checkpoint into a temporary directory beside its place and moves it there whole.
 ///
@@ -101,12 +101,23 @@ impl CheckpointWriter {
         self.write_weights(AUTOENCODER, autoencoder.clone())
     }
 
-    /// Adds the language model's weights.
+    /// Adds the language model's weights, its auxiliary heads in a file of their own.
     ///
     /// # Errors
     /// Where the file can't be written.
     pub fn write_language_model(&self, language_model: &LanguageModel) -> Result<()> {
-        self.write_weights(LANGUAGE_MODEL, language_model.clone())
+        if let Some(auxiliary) = &language_model.auxiliary {
+            self.write_weights(AUXILIARY, auxiliary.clone())?;
+        }
+        self.write_weights(LANGUAGE_MODEL, language_model.clone().without_auxiliary())
+    }
+
+    /// Adds the weights of a model with a local decoder.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write_local_model(&self, model: &LocalModel) -> Result<()> {
+        self.write_weights(LOCAL_MODEL, model.clone())
     }
 
     /// Adds a token baseline's weights.

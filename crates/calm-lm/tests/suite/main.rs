@@ -3,11 +3,16 @@
 mod checkpoint;
 mod config;
 mod generate;
+mod local;
+mod local_golden;
 mod loss;
 mod rollout;
 
 use burn::tensor::Device;
-use calm_lm::{AutoencoderSettings, CalmModel, EnergyHeadSettings, ModelConfig};
+use calm_lm::{
+    AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, LocalDecoderSettings,
+    ModelConfig,
+};
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
 /// A small model of chunk size `k`.
@@ -15,9 +20,11 @@ pub(crate) fn config(k: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: 13,
         chunk_size: k,
+        decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 8 * k,
         init_std: 0.02,
+        aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,
@@ -45,6 +52,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
             posterior_samples: 6,
             alpha: 1.0,
         },
+        local: LocalDecoderSettings::default(),
     }
 }
 

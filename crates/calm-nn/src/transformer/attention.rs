@@ -75,7 +75,7 @@ impl SelfAttention {
     ) -> Tensor<3> {
         let (q, k, v) = self.project(x, rope);
         let first = cache.len() == 0 && fillers.iter().all(|&filler| filler == 0);
-        let heads = |x: &Tensor<3>| by_heads(x.clone(), self.kv_heads);
+        let heads = |x: &Tensor<3>| self.by_kv_heads(x.clone());
         let (all_k, all_v) = cache.append(heads(&k), heads(&v));
         let context = if first && calm_kernels::fused(&q.device()) {
             // Nothing but these positions to see, and they lie as the causal kernel reads them.
@@ -103,9 +103,27 @@ impl SelfAttention {
         own: &mut Vec<(Tensor<4>, Tensor<4>)>,
     ) -> Tensor<3> {
         let (q, k, v) = self.project(x, rope);
+        own.push((self.by_kv_heads(k), self.by_kv_heads(v)));
+        self.attend_branches(q, cache.held(), hidden, &*own)
+    }
+
+    /// The attention of [`Transformer::branch`](super::Transformer::branch) and the output matrix.
+    ///
+    /// # Shapes
+    /// - q: `[1, queries, heads * head_dim]`
+    /// - cached: keys and values `[1, kv_heads, cached, head_dim]`
+    /// - hidden: `[1, 1, queries, cached]`, `true` hides
+    /// - own: keys and values of each query alone, each `[1, kv_heads, queries, head_dim]`
+    /// - output: `[1, queries, d]`
+    pub fn attend_branches<'a>(
+        &self,
+        q: Tensor<3>,
+        (keys, values): (Tensor<4>, Tensor<4>),
+        hidden: AttentionMask,
+        own: impl IntoIterator<Item = &'a (Tensor<4>, Tensor<4>)>,
+    ) -> Tensor<3> {
         let q = by_heads(q, self.heads);
-        own.push((by_heads(k, self.kv_heads), by_heads(v, self.kv_heads)));
-        let (keys, values) = cache.held();
+        let own: Vec<_> = own.into_iter().collect();
         let cached = keys.dims()[2];
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
         let prefix = (q.clone().matmul(self.repeat(keys).transpose()) * scale)
@@ -126,11 +144,21 @@ impl SelfAttention {
         self.merge(context)
     }
 
-    /// Queries, keys and values, `[batch, positions, heads * head_dim]`, rotated.
-    fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+    /// Queries, keys and values, rotated where they are queries or keys.
+    ///
+    /// # Shapes
+    /// - x: `[batch, positions, d]`
+    /// - output: `[batch, positions, heads * head_dim]`, then twice `[.., kv_heads * head_dim]`
+    pub fn project(&self, x: Tensor<3>, rope: &Rope) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
         let q = rope.rotate(linear(&self.q, x.clone()));
         let k = rope.rotate(linear(&self.k, x.clone()));
         (q, k, linear(&self.v, x))
+    }
+
+    /// Keys or values by head: `[batch, positions, kv_heads * head_dim]` to
+    /// `[batch, kv_heads, positions, head_dim]`.
+    pub fn by_kv_heads(&self, x: Tensor<3>) -> Tensor<4> {
+        by_heads(x, self.kv_heads)
     }
 
     /// One key/value head for every query head: `[b, kv_heads, t, w]` to `[b, heads, t, w]`.

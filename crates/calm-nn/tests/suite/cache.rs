@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use calm_fixtures::values;
+use calm_nn::StepCache;
 
 use crate::{input, lively, small};
 

@@ -16,7 +16,7 @@ pub(super) fn main(records: &Records) -> Vec<String> {
     let brier_1 = LineChart::new("Brier-1 over training", X, "higher is better");
     let brier_lm = LineChart::new("BrierLM over training", X, "0 to 100, higher is better");
     let unigram = records.summary.as_ref().and_then(|summary| {
-        let token = summary.baseline.as_ref().map(|b| &b.model);
+        let token = summary.baseline.as_ref();
         Some(summary.calm.as_ref().or(token)?.unigram_brier[0])
     });
     let figures = [

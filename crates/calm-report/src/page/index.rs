@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use askama::Template;
 use calm_records::{Error, ModelSummary, Result, RunDir, SampleText, Stage, write_atomic};
 
-use super::{Records, Sample, html_page};
+use super::{Records, Sample, html_page, perplexity};
 use crate::{LineChart, Series, Table, show};
 
 /// Writes `index.html` into `directory`: a row for every run below it, their learning curves in one
@@ -85,15 +85,11 @@ impl Index {
                 ]
             };
             if let Some(calm) = &summary.calm {
-                table.row(of(calm, run.name.clone(), String::new()));
+                table.row(of(calm, run.name.clone(), perplexity(calm)));
             }
             if let Some(token) = &summary.baseline {
                 let name = format!("{}, token model", run.name);
-                table.row(of(
-                    &token.model,
-                    name,
-                    show::significant(token.perplexity, 3),
-                ));
+                table.row(of(token, name, perplexity(token)));
             }
             if summary.calm.is_none() && summary.baseline.is_none() {
                 table.row([run.name.as_str(), "no language model"]);

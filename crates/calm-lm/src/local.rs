@@ -1,0 +1,302 @@
+//! A backbone over chunks with a local decoder over tokens: next-vector prediction with an exact
+//! likelihood. Not CALM's method; see [`calm_local_decoder`].
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use calm_backbone::Backbone;
+use calm_kernels::ArgmaxTable;
+use calm_local_decoder::{Chunks, LocalBranches, LocalCache, LocalDecoder};
+use calm_nn::{Branches, CachedModel, KvCache, NextToken, StepCache};
+
+/// A backbone whose states a local decoder turns into tokens, trained end to end by cross-entropy.
+#[derive(Module, Debug)]
+pub struct LocalModel {
+    /// Chunks to states; the state after chunk i predicts the vector of chunk i + 1.
+    pub backbone: Backbone,
+    /// Vectors and near tokens to the next token.
+    pub decoder: LocalDecoder,
+}
+
+impl LocalModel {
+    /// Hidden states of whole windows: that of position t holds what is known of token t + 1.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, positions]`, read from position 0 on, where a chunk begins
+    /// - output: `[batch, positions, d]` of the local decoder
+    pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, positions] = tokens.dims();
+        let k = self.decoder.chunk_size();
+        let whole = positions / k;
+        if whole == 0 {
+            return self.decoder.forward(tokens, None);
+        }
+        let chunks = tokens.clone().narrow(1, 0, whole * k);
+        let inputs = self
+            .backbone
+            .compressor
+            .forward(chunks.reshape([batch, whole, k]));
+        let states = self.backbone.transformer.forward(inputs.clone());
+        self.decoder
+            .forward(tokens, Some(&Chunks { inputs, states }))
+    }
+
+    /// Mean cross-entropy, in nats, of every token of the windows but the first.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, window]`
+    /// - output: `[1]`
+    pub fn loss(&self, tokens: Tensor<2, Int>) -> Tensor<1> {
+        let [batch, window] = tokens.dims();
+        let rows = batch * (window - 1);
+        // The last token of a window is a target only.
+        let hidden = self.hidden(tokens.clone().narrow(1, 0, window - 1));
+        let d = hidden.dims()[2];
+        let targets = tokens.narrow(1, 1, window - 1).reshape([rows]);
+        let layer = self.decoder.output_layer();
+        layer.loss(hidden.reshape([rows, d]), targets)
+    }
+
+    fn cache_with(
+        &self,
+        batch: usize,
+        capacity: usize,
+        decoder: LocalCache,
+        device: &Device,
+    ) -> LocalModelCache {
+        let chunks = capacity / self.decoder.chunk_size();
+        let width = self.backbone.width();
+        LocalModelCache {
+            backbone: self.backbone.cache(batch, chunks, device),
+            decoder,
+            tokens: Tensor::zeros([batch, capacity], device),
+            states: Tensor::zeros([batch, chunks + 1, width], device),
+            conditions: None,
+            chunk: self.decoder.chunk_size(),
+            capacity,
+            len: 0,
+        }
+    }
+}
+
+/// What a [`LocalModel`] keeps of the texts that it has read.
+#[derive(Clone, Debug)]
+pub struct LocalModelCache {
+    /// Of whole chunks.
+    backbone: KvCache,
+    /// Of the last tokens, and the memory of whole chunks.
+    decoder: LocalCache,
+    /// All tokens, `[batch, capacity]`: a chunk is compressed when its last one is read.
+    tokens: Tensor<2, Int>,
+    /// The state before each chunk, `[batch, chunks + 1, width]`; zeros before a text's first.
+    states: Tensor<3>,
+    /// Of the chunk that goes on, which is named: `[batch, K, d]`.
+    conditions: Option<(usize, Tensor<3>)>,
+    /// K
+    chunk: usize,
+    capacity: usize,
+    len: usize,
+}
+
+impl StepCache for LocalModelCache {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn room(&self) -> usize {
+        self.capacity - self.len
+    }
+
+    fn truncate(&mut self, len: usize) -> usize {
+        let len = len.min(self.len);
+        self.len = self.decoder.truncate(len, len / self.chunk);
+        self.backbone.truncate(self.len / self.chunk);
+        self.len
+    }
+}
+
+impl CachedModel for LocalModel {
+    type Cache = LocalModelCache;
+
+    fn chunk_size(&self) -> usize {
+        1
+    }
+
+    fn alignment(&self) -> usize {
+        self.decoder.chunk_size()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.decoder.vocab_size()
+    }
+
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> LocalModelCache {
+        let decoder = self.decoder.cache(batch, capacity, device);
+        self.cache_with(batch, capacity, decoder, device)
+    }
+
+    /// The chunks that the new tokens complete go through the backbone, then all new tokens through
+    /// the local decoder.
+    fn step(
+        &self,
+        tokens: Tensor<3, Int>,
+        fillers: &[usize],
+        cache: &mut LocalModelCache,
+    ) -> Tensor<3> {
+        let ([batch, new, _], k) = (tokens.dims(), cache.chunk);
+        let tokens = tokens.squeeze_dim::<2>(2);
+        let (read, begun, within) = (cache.len, cache.len / k, cache.len % k);
+        let completed = (read + new) / k - begun;
+        let rows = [0..batch, read..read + new];
+        cache.tokens = cache.tokens.clone().slice_assign(rows, tokens.clone());
+
+        let mut entries = None;
+        if completed > 0 {
+            let chunks = cache.tokens.clone().narrow(1, begun * k, completed * k);
+            let chunks = chunks.reshape([batch, completed, k]);
+            let inputs = self.backbone.compressor.forward(chunks);
+            let fillers: Vec<usize> = fillers.iter().map(|tokens| tokens / k).collect();
+            let states =
+                self.backbone
+                    .transformer
+                    .step(inputs.clone(), &fillers, &mut cache.backbone);
+            let known = without_fillers(states.clone(), begun, &fillers);
+            let width = known.dims()[2];
+            let rows = [0..batch, begun + 1..begun + 1 + completed, 0..width];
+            cache.states = cache.states.clone().slice_assign(rows, known);
+            entries = self.decoder.memory().entries(&Chunks { inputs, states });
+        }
+        // Of the chunks that the tokens after the new ones belong to.
+        let conditions = match cache.conditions.take() {
+            Some((chunk, conditions)) if completed == 0 && chunk == begun => conditions,
+            _ => {
+                let states = cache.states.clone().narrow(1, begun, completed + 1);
+                self.decoder.conditions(states)
+            }
+        };
+        let going_on = conditions.clone().narrow(1, completed * k, k);
+        cache.conditions = Some((begun + completed, going_on));
+        cache.len += new;
+        let conditions = conditions.narrow(1, within + 1, new);
+        self.decoder
+            .step(tokens, conditions, entries, fillers, &mut cache.decoder)
+    }
+}
+
+/// States after the chunks from `first` on, zero where the next chunk is a text's first.
+fn without_fillers(states: Tensor<3>, first: usize, fillers: &[usize]) -> Tensor<3> {
+    if fillers.iter().all(|&fillers| fillers <= first) {
+        return states;
+    }
+    let [batch, chunks, _] = states.dims();
+    let known: Vec<f32> = fillers
+        .iter()
+        .flat_map(|&fillers| (0..chunks).map(move |i| f32::from(first + i >= fillers)))
+        .collect();
+    let data = burn::tensor::TensorData::new(known, [batch, chunks, 1]);
+    let known = Tensor::<3>::from_data(data, &states.device());
+    // Rows of fillers are finite: they are softmax averages like all others.
+    states * known
+}
+
+/// What alternative continuations of one cached text keep.
+#[derive(Debug, Default)]
+pub struct LocalModelBranches {
+    backbone: Branches,
+    decoder: LocalBranches,
+    /// Tokens of the chunk that goes on, each `[queries]`.
+    tokens: Vec<Tensor<1, Int>>,
+    /// Its conditions, `[queries, K, d]`.
+    conditions: Option<Tensor<3>>,
+}
+
+impl NextToken for LocalModel {
+    type Branches = LocalModelBranches;
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.decoder.output_layer().logits(hidden)
+    }
+
+    fn greedy_table(&self) -> ArgmaxTable {
+        self.decoder.output_layer().greedy_table()
+    }
+
+    fn whole_cache(&self, capacity: usize, device: &Device) -> LocalModelCache {
+        let decoder = self.decoder.whole_cache(capacity, device);
+        self.cache_with(1, capacity, decoder, device)
+    }
+
+    fn branch(
+        &self,
+        tokens: Tensor<1, Int>,
+        prefix: &[usize],
+        cache: &LocalModelCache,
+        branches: &mut LocalModelBranches,
+    ) -> Tensor<2> {
+        let (k, queries, device) = (cache.chunk, prefix.len(), tokens.device());
+        let within = prefix.first().map_or(0, |p| p % k);
+        assert!(
+            prefix.iter().all(|p| p % k == within),
+            "branches of one call begin at the same place of a chunk"
+        );
+        let per_position = |states: Tensor<3>| {
+            let conditions = self.decoder.conditions(states);
+            let d = conditions.dims()[2];
+            conditions.reshape([queries, k, d])
+        };
+        let conditions = match branches.conditions.take() {
+            Some(conditions) => conditions,
+            None => {
+                // The chunk goes on where the prefixes end.
+                for j in 0..within {
+                    let at = rows(prefix.iter().map(|p| p - within + j), &device);
+                    let column = cache.tokens.clone().select(1, at).squeeze_dim::<1>(0);
+                    branches.tokens.push(column);
+                }
+                let at = rows(prefix.iter().map(|p| p / k), &device);
+                per_position(cache.states.clone().select(1, at))
+            }
+        };
+        branches.tokens.push(tokens.clone());
+        let mut entries = None;
+        let conditions = if branches.tokens.len() == k {
+            let columns = branches.tokens.drain(..);
+            let chunks = columns.map(|column| column.unsqueeze_dim::<2>(1)).collect();
+            let chunks = Tensor::cat(chunks, 1).unsqueeze_dim::<3>(0);
+            let inputs = self.backbone.compressor.forward(chunks);
+            let whole: Vec<usize> = prefix.iter().map(|p| p / k).collect();
+            let states = self.backbone.transformer.branch(
+                inputs.clone(),
+                &whole,
+                &cache.backbone,
+                &mut branches.backbone,
+            );
+            let conditions = per_position(states.clone());
+            let chunks = Chunks { inputs, states };
+            entries = self.decoder.memory().entries(&chunks);
+            conditions
+        } else {
+            conditions
+        };
+        let next = branches.tokens.len();
+        let own = conditions.clone().narrow(1, next, 1).squeeze_dim::<2>(1);
+        branches.conditions = Some(conditions);
+        self.decoder.branch(
+            tokens,
+            own,
+            entries.map(|entries| entries.squeeze_dim(0)),
+            prefix,
+            &cache.decoder,
+            &mut branches.decoder,
+        )
+    }
+
+    fn branch_scores(&self, cached: usize) -> usize {
+        let keys = cached + cached / self.decoder.chunk_size();
+        keys * self.decoder.heads()
+    }
+}
+
+fn rows(indices: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let indices: Vec<i64> = indices.map(|i| i as i64).collect();
+    Tensor::from_ints(indices.as_slice(), device)
+}
