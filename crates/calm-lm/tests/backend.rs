@@ -4,15 +4,15 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData, Tolerance};
-use calm_baseline::{TokenModel, TokenModelConfig};
+use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
+use calm_baseline::{TokenGenerator, TokenModel, TokenModelConfig, TokenSampler, score_window};
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, GenerateOptions, Generator,
-    LocalDecoderSettings, ModelConfig, open_device,
+    LocalDecoderSettings, LocalModel, ModelConfig, open_device,
 };
-use calm_nn::{HostDraws, Init, RandomStream, TransformerConfig, chunk_tensor};
+use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -213,31 +213,77 @@ fn token_model(device: &Device) -> TokenModel {
     config.init(5, device)
 }
 
-/// The token baseline: loss and gradients, and its scores, for which prefixes are drawn by
-/// cumulative sums. A draw near a border may fall on either side of it, so the scores of longer
-/// n-grams get the room of a few draws that differ.
+/// The token baseline: loss and gradients, and its scores.
 #[test]
 fn the_token_baseline_agrees() {
-    let all = devices().map(|device| {
+    agree(devices().map(|device| {
         let model = token_model(&device);
-        let window = tokens(16);
-        let draws = &mut HostDraws::new(6);
-        let scores = score_window(&model, &window, 1, 50, draws, &device);
-        let surprisal = TensorData::new(scores.surprisal, [15]);
-        let brier: Vec<f64> = scores.brier.concat();
-        let brier = TensorData::new(brier, [scores.positions.len(), 4]);
+        measured(model, TokenModel::loss, &device)
+    }));
+}
 
-        let autodiff = device.autodiff();
-        let batch = chunk_tensor(&tokens(32), 2, 1, &autodiff).squeeze_dim::<2>(2);
-        let model = model.train();
-        let loss = model.loss(batch);
-        let value = loss.to_data();
-        let grads = GradientsParams::from_grads(loss.backward(), &model);
-        let mut found = Gradients(&grads, vec![value, surprisal]);
-        model.visit(&mut found);
-        (found.1, brier)
+/// The same of a model with a local decoder, and a greedy text of it past its window.
+#[test]
+fn the_local_decoder_agrees() {
+    let config = ModelConfig {
+        decoder: DecoderKind::Local,
+        init_std: 0.3,
+        local: LocalDecoderSettings {
+            hidden_size: 16,
+            intermediate_size: 24,
+            heads: 2,
+            kv_heads: 1,
+            window: 3,
+            vector_size: 8,
+            ..LocalDecoderSettings::default()
+        },
+        ..config()
+    };
+    agree(devices().map(|device| {
+        let model = config.init_local(5, &device);
+        measured(model, LocalModel::loss, &device)
+    }));
+    let [flex, other] = devices().map(|device| {
+        let model = config.init_local(5, &device);
+        let limits = Limits {
+            window: 16,
+            max_tokens: 24,
+            end_of_text: 36,
+        };
+        let (greedy, prompts) = (TokenSampler::greedy(), [tokens(3), tokens(8)]);
+        TokenGenerator::new(&model, greedy, limits, &[1, 36], &prompts, 0, &device)
+            .unwrap()
+            .run()
     });
-    let [(flex, flex_brier), (other, other_brier)] = all;
+    assert_eq!(flex, other);
+}
+
+/// Loss, surprisals and gradients of a model with probabilities, and its Brier scores.
+fn measured<M: NextToken + Module>(
+    model: M,
+    loss: impl Fn(&M, Tensor<2, Int>) -> Tensor<1>,
+    device: &Device,
+) -> (Vec<TensorData>, TensorData) {
+    let window = tokens(16);
+    let draws = &mut HostDraws::new(6);
+    let scores = score_window(&model, &window, 1, 50, draws, device);
+    let surprisal = TensorData::new(scores.surprisal, [15]);
+    let brier: Vec<f64> = scores.brier.concat();
+    let brier = TensorData::new(brier, [scores.positions.len(), 4]);
+
+    let batch = chunk_tensor(&tokens(32), 2, 1, &device.clone().autodiff()).squeeze_dim::<2>(2);
+    let model = model.train();
+    let loss = loss(&model, batch);
+    let value = loss.to_data();
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    let mut found = Gradients(&grads, vec![value, surprisal]);
+    model.visit(&mut found);
+    (found.1, brier)
+}
+
+/// Prefixes are drawn by cumulative sums. A draw near a border may fall on either side of it, so the
+/// scores of longer n-grams get the room of a few draws that differ.
+fn agree([(flex, flex_brier), (other, other_brier)]: [(Vec<TensorData>, TensorData); 2]) {
     assert_eq!(flex.len(), other.len());
     for (i, pair) in flex.into_iter().zip(other).enumerate() {
         close(&format!("value {i}"), pair.into());
