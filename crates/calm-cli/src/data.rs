@@ -20,7 +20,7 @@ pub struct Args {
 enum Command {
     /// Fetch a corpus, train its tokenizer and cache its tokens.
     Prepare {
-        /// A preset (debug, nano) or a complete .toml file.
+        /// A preset (debug, nano, ..) or a complete .toml file.
         #[arg(long, default_value = "nano")]
         preset: String,
         /// Named corpora or paths, instead of the preset's.

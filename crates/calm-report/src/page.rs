@@ -225,6 +225,12 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Whether a model was scored from draws alone: a CALM without a likelihood.
+    fn has_draws(&self) -> bool {
+        let calm = self.records.calm();
+        calm.is_some_and(|calm| calm.perplexity.is_none())
+    }
+
     fn calm_name(&self, model: &ModelSummary) -> &'static str {
         calm_name(model)
     }

@@ -10,9 +10,13 @@ use crate::{Error, Experiment, Result};
 ///
 /// A `transformer` preset is the file of the CALM that it is the counterpart of, in windows of
 /// 2,048 tokens; its model is the baseline.
-pub const PRESETS: [(&str, &str); 10] = [
+pub const PRESETS: [(&str, &str); 11] = [
     ("debug", include_str!("../../../presets/debug.toml")),
     ("nano", include_str!("../../../presets/nano.toml")),
+    (
+        "nano-local",
+        include_str!("../../../presets/nano-local.toml"),
+    ),
     ("tiny", include_str!("../../../presets/tiny.toml")),
     ("small", include_str!("../../../presets/small.toml")),
     ("calm-m", CALM_M),

@@ -118,6 +118,11 @@ fn loss(records: &Records, stage: Stage) -> Option<String> {
             "reconstruction and weighted KL, nats per chunk",
             "Measured under training noise (dropout, masked tokens).",
         ),
+        Stage::Lm if records.calm().is_some_and(|calm| calm.perplexity.is_some()) => (
+            "Language model: training loss",
+            "cross-entropy, nats per token",
+            "",
+        ),
         Stage::Lm => (
             "Language model: training loss",
             match energy {
