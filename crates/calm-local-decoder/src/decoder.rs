@@ -159,7 +159,8 @@ impl LocalDecoderConfig {
         LocalDecoder {
             embedding: init.embedding(v, d),
             to_vector: (l != self.chunk_width).then(|| init.linear_no_bias(self.chunk_width, l)),
-            expand: init.linear(l, self.chunk_size * d),
+            // States are of size 1: a larger condition would drown the token that it is added to.
+            expand: init.linear_like_embedding(l, self.chunk_size * d),
             layers: (0..settings.layers)
                 .map(|_| LocalLayer {
                     block: Block::new(&transformer, init),
