@@ -168,6 +168,18 @@ impl Progress {
                         brier[0], se[0]
                     ));
                 }
+                if let (Some(ratio), Some(accuracy)) =
+                    (point.permuted_loss_ratio, point.noiseless_token_accuracy)
+                {
+                    parts.push(format!(
+                        "loss {ratio:.3} times as high with permuted states, {:.1} % of tokens \
+                         without noise",
+                        100.0 * accuracy
+                    ));
+                }
+                if let Some(nats) = point.cross_entropy {
+                    parts.push(format!("cross-entropy {nats:.3}"));
+                }
                 self.line(&format!(
                     "{} step {}: {}",
                     point.stage,

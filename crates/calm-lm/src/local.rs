@@ -68,8 +68,8 @@ impl LocalModel {
         LocalModelCache {
             backbone: self.backbone.cache(batch, chunks, device),
             decoder,
-            tokens: Tensor::zeros([batch, capacity], device),
-            states: Tensor::zeros([batch, chunks + 1, width], device),
+            tokens: Some(Tensor::zeros([batch, capacity], device)),
+            states: Some(Tensor::zeros([batch, chunks + 1, width], device)),
             conditions: None,
             chunk: self.decoder.chunk_size(),
             capacity,
@@ -86,15 +86,25 @@ pub struct LocalModelCache {
     /// Of the last tokens, and the memory of whole chunks.
     decoder: LocalCache,
     /// All tokens, `[batch, capacity]`: a chunk is compressed when its last one is read.
-    tokens: Tensor<2, Int>,
+    tokens: Option<Tensor<2, Int>>,
     /// The state before each chunk, `[batch, chunks + 1, width]`; zeros before a text's first.
-    states: Tensor<3>,
+    states: Option<Tensor<3>>,
     /// Of the chunk that goes on, which is named: `[batch, K, d]`.
     conditions: Option<(usize, Tensor<3>)>,
     /// K
     chunk: usize,
     capacity: usize,
     len: usize,
+}
+
+impl LocalModelCache {
+    fn tokens(&self) -> Tensor<2, Int> {
+        self.tokens.clone().expect("the buffer of tokens")
+    }
+
+    fn states(&self) -> Tensor<3> {
+        self.states.clone().expect("the buffer of states")
+    }
 }
 
 impl StepCache for LocalModelCache {
@@ -147,11 +157,13 @@ impl CachedModel for LocalModel {
         let (read, begun, within) = (cache.len, cache.len / k, cache.len % k);
         let completed = (read + new) / k - begun;
         let rows = [0..batch, read..read + new];
-        cache.tokens = cache.tokens.clone().slice_assign(rows, tokens.clone());
+        // Taken out of its slot, a buffer has one owner and is written in place.
+        let held = cache.tokens.take().expect("the buffer of tokens");
+        cache.tokens = Some(held.slice_assign(rows, tokens.clone()));
 
         let mut entries = None;
         if completed > 0 {
-            let chunks = cache.tokens.clone().narrow(1, begun * k, completed * k);
+            let chunks = cache.tokens().narrow(1, begun * k, completed * k);
             let chunks = chunks.reshape([batch, completed, k]);
             let inputs = self.backbone.compressor.forward(chunks);
             let fillers: Vec<usize> = fillers.iter().map(|tokens| tokens / k).collect();
@@ -162,14 +174,15 @@ impl CachedModel for LocalModel {
             let known = without_fillers(states.clone(), begun, &fillers);
             let width = known.dims()[2];
             let rows = [0..batch, begun + 1..begun + 1 + completed, 0..width];
-            cache.states = cache.states.clone().slice_assign(rows, known);
+            let held = cache.states.take().expect("the buffer of states");
+            cache.states = Some(held.slice_assign(rows, known));
             entries = self.decoder.memory().entries(&Chunks { inputs, states });
         }
         // Of the chunks that the tokens after the new ones belong to.
         let conditions = match cache.conditions.take() {
             Some((chunk, conditions)) if completed == 0 && chunk == begun => conditions,
             _ => {
-                let states = cache.states.clone().narrow(1, begun, completed + 1);
+                let states = cache.states().narrow(1, begun, completed + 1);
                 self.decoder.conditions(states)
             }
         };
@@ -249,11 +262,11 @@ impl NextToken for LocalModel {
                 // The chunk goes on where the prefixes end.
                 for j in 0..within {
                     let at = rows(prefix.iter().map(|p| p - within + j), &device);
-                    let column = cache.tokens.clone().select(1, at).squeeze_dim::<1>(0);
+                    let column = cache.tokens().select(1, at).squeeze_dim::<1>(0);
                     branches.tokens.push(column);
                 }
                 let at = rows(prefix.iter().map(|p| p / k), &device);
-                per_position(cache.states.clone().select(1, at))
+                per_position(cache.states().select(1, at))
             }
         };
         branches.tokens.push(tokens.clone());

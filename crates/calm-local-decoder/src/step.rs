@@ -21,13 +21,6 @@ struct OwnKeys {
     chunks: Vec<(Tensor<4>, Tensor<4>)>,
 }
 
-impl LocalBranches {
-    /// Steps taken.
-    pub fn steps(&self) -> usize {
-        self.steps
-    }
-}
-
 impl LocalDecoder {
     /// An empty cache for `batch` texts of up to `capacity` tokens, which keeps the last W of them
     /// and a few more.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
-use calm_eval::{BrierReport, TokenReport, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, LocalModel};
 use calm_nn::{Cost, NextToken};
 use calm_records::{
@@ -68,12 +68,28 @@ pub(crate) fn finish(
                 && write_samples(calm, run, observe)?
         }
         Trained::Local(model, state) => {
-            score_local(model, state, &mut summary, run, observe)?
-                && write_local_samples(model, run, observe)?
+            let config = &run.experiment.model;
+            let scored = score_tokens(model, config.window, &mut summary, run, observe)?;
+            summary.calm = scored.map(|scores| ModelSummary {
+                chunk_size: config.chunk_size,
+                parameters: config.language_model_parameters(),
+                train_flops: state.flops,
+                infer_flops_per_token: config.inference_flops(config.steps()),
+                ..scores
+            });
+            summary.calm.is_some() && write_local_samples(model, run, observe)?
         }
         Trained::Baseline(model, state) => {
-            score_baseline(model, state, &mut summary, run, observe)?
-                && write_baseline_samples(model, run, observe)?
+            let config = run.experiment.token_model();
+            let scored = score_tokens(model, config.window, &mut summary, run, observe)?;
+            summary.baseline = scored.map(|scores| ModelSummary {
+                chunk_size: 1,
+                parameters: config.parameters(),
+                train_flops: state.flops,
+                infer_flops_per_token: config.inference_flops(config.window),
+                ..scores
+            });
+            summary.baseline.is_some() && write_baseline_samples(model, run, observe)?
         }
     };
     if !scored {
@@ -149,62 +165,15 @@ fn score_calm(
     Ok(true)
 }
 
-/// Scores of a model with a local decoder; false where the run was interrupted.
-fn score_local(
-    model: &LocalModel,
-    state: &TrainState,
-    summary: &mut Summary,
-    run: &Run<'_>,
-    observe: Observer<'_>,
-) -> Result<bool> {
-    let config = &run.experiment.model;
-    let Some(report) = score_tokens(model, config.window, run, observe)? else {
-        return Ok(false);
-    };
-    summary.protocol = Some(run.protocol(&report.aligned));
-    summary.calm = Some(ModelSummary {
-        chunk_size: config.chunk_size,
-        parameters: config.language_model_parameters(),
-        train_flops: state.flops,
-        infer_flops_per_token: config.inference_flops(config.steps()),
-        perplexity: Some(report.perplexity()),
-        ..scores(&report.aligned)
-    });
-    Ok(true)
-}
-
-/// The token baseline's scores; false where the run was interrupted.
-fn score_baseline(
-    model: &TokenModel,
-    state: &TrainState,
-    summary: &mut Summary,
-    run: &Run<'_>,
-    observe: Observer<'_>,
-) -> Result<bool> {
-    let config = run.experiment.token_model();
-    let Some(report) = score_tokens(model, config.window, run, observe)? else {
-        return Ok(false);
-    };
-    summary.protocol = Some(run.protocol(&report.aligned));
-    summary.baseline = Some(ModelSummary {
-        chunk_size: 1,
-        parameters: config.parameters(),
-        train_flops: state.flops,
-        infer_flops_per_token: config.inference_flops(config.window),
-        perplexity: Some(report.perplexity()),
-        ..scores(&report.aligned)
-    });
-    Ok(true)
-}
-
-/// A model with a likelihood at the positions that a CALM is scored at; `None` where the run was
-/// interrupted.
+/// Scores of a model with a likelihood, at the positions that a CALM is scored at, with costs of 0;
+/// `None` where the run was interrupted.
 fn score_tokens<M: NextToken>(
     model: &M,
     window: usize,
+    summary: &mut Summary,
     run: &Run<'_>,
     observe: Observer<'_>,
-) -> Result<Option<TokenReport>> {
+) -> Result<Option<ModelSummary>> {
     let report = evaluate_tokens(
         model,
         run.store.test(),
@@ -216,7 +185,13 @@ fn score_tokens<M: NextToken>(
         run.device,
         &mut |done| run.go_on_scoring(done, observe),
     )?;
-    Ok(report)
+    Ok(report.map(|report| {
+        summary.protocol = Some(run.protocol(&report.aligned));
+        ModelSummary {
+            perplexity: Some(report.perplexity()),
+            ..scores(&report.aligned)
+        }
+    }))
 }
 
 /// The scores of a report, with costs of 0.

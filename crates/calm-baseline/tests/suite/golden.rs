@@ -28,17 +28,18 @@ fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), Fixtur
     let mut w = Weights::new(&f, device)?;
     w.embedding("model.embed_tokens", &mut model.embedding)?;
     for (i, block) in model.transformer.layers.iter_mut().enumerate() {
-        let at = |name: &str| format!("model.layers.{i}.{name}");
-        w.linear(&at("self_attn.q_proj"), &mut block.attention.q)?;
-        w.linear(&at("self_attn.k_proj"), &mut block.attention.k)?;
-        w.linear(&at("self_attn.v_proj"), &mut block.attention.v)?;
-        w.linear(&at("self_attn.o_proj"), &mut block.attention.o)?;
-        w.linear(&at("mlp.gate_proj"), &mut block.mlp.gate)?;
-        w.linear(&at("mlp.up_proj"), &mut block.mlp.up)?;
-        w.linear(&at("mlp.down_proj"), &mut block.mlp.down)?;
-        w.rms_norm(&at("input_layernorm"), &mut block.input_norm)?;
-        let after = &mut block.post_attention_norm;
-        w.rms_norm(&at("post_attention_layernorm"), after)?;
+        let (attention, mlp) = (&mut block.attention, &mut block.mlp);
+        w.decoder_layer(
+            &format!("model.layers.{i}"),
+            [
+                &mut attention.q,
+                &mut attention.k,
+                &mut attention.v,
+                &mut attention.o,
+            ],
+            [&mut mlp.gate, &mut mlp.up, &mut mlp.down],
+            [&mut block.input_norm, &mut block.post_attention_norm],
+        )?;
     }
     w.rms_norm("model.norm", &mut model.transformer.norm)?;
     w.linear("lm_head", model.output.as_mut().expect("an output layer"))?;

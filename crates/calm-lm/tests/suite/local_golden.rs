@@ -39,17 +39,18 @@ fn config(f: &Fixture, memory: Memory) -> Result<ModelConfig, FixtureError> {
 }
 
 fn block(w: &mut Weights<'_>, layer: &str, block: &mut Block) -> Result<(), FixtureError> {
-    let at = |name: &str| format!("{layer}.{name}");
-    w.linear(&at("self_attn.q_proj"), &mut block.attention.q)?;
-    w.linear(&at("self_attn.k_proj"), &mut block.attention.k)?;
-    w.linear(&at("self_attn.v_proj"), &mut block.attention.v)?;
-    w.linear(&at("self_attn.o_proj"), &mut block.attention.o)?;
-    w.linear(&at("mlp.gate_proj"), &mut block.mlp.gate)?;
-    w.linear(&at("mlp.up_proj"), &mut block.mlp.up)?;
-    w.linear(&at("mlp.down_proj"), &mut block.mlp.down)?;
-    w.rms_norm(&at("input_layernorm"), &mut block.input_norm)?;
-    let after = &mut block.post_attention_norm;
-    w.rms_norm(&at("post_attention_layernorm"), after)
+    let (attention, mlp) = (&mut block.attention, &mut block.mlp);
+    w.decoder_layer(
+        layer,
+        [
+            &mut attention.q,
+            &mut attention.k,
+            &mut attention.v,
+            &mut attention.o,
+        ],
+        [&mut mlp.gate, &mut mlp.up, &mut mlp.down],
+        [&mut block.input_norm, &mut block.post_attention_norm],
+    )
 }
 
 fn load(f: &Fixture, case: &Fixture, device: &Device) -> Result<LocalModel, FixtureError> {

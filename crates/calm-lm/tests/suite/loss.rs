@@ -2,10 +2,11 @@
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
+use burn::tensor::activation::{log_softmax, silu};
 use burn::tensor::{Device, Tensor};
 use calm_likelihood_free::GenerativeHead;
-use calm_nn::HostDraws;
-use calm_nn::chunk_tensor;
+use calm_lm::LanguageModel;
+use calm_nn::{Cost, HostDraws, chunk_tensor};
 
 use crate::{lively, tokens};
 
@@ -81,4 +82,43 @@ fn the_value_is_the_same_with_and_without_autodiff() {
         &device.clone().autodiff(),
     );
     approx::assert_relative_eq!(plain, tracked, max_relative = 1e-5);
+}
+
+#[test]
+fn auxiliary_heads_add_their_weighted_cross_entropy() {
+    let device = Device::flex();
+    let (mut config, model) = lively(2, &device);
+    let plain_flops = config.language_model_train_flops(8);
+    config.aux_weight = 0.5;
+    config.init_std = 0.3;
+    let with = config.init_language_model(3, &device);
+    let without = with.clone().without_auxiliary();
+    let auxiliary = config.auxiliary().unwrap();
+    let count = (with.num_params() - without.num_params()) as u64;
+    assert_eq!(auxiliary.parameters(), count);
+    let macs = 2 * 16 * 16 + 2 * 16 * 16 + 2 * 13 * 16;
+    assert_eq!(auxiliary.forward_macs(8), macs);
+    let flops = config.language_model_train_flops(8) - plain_flops;
+    approx::assert_relative_eq!(flops, 6.0 * macs as f64 / 2.0, max_relative = 1e-9);
+
+    let batch = chunk_tensor(&tokens(12, 1), 1, 2, &device);
+    let loss = |lm: &LanguageModel| -> f32 {
+        let mut draws = HostDraws::new(5);
+        let loss = lm.loss(&model.autoencoder, batch.clone(), &mut draws);
+        loss.total.into_scalar()
+    };
+    // The heads' formula, position by position, from plain operations.
+    let heads = with.auxiliary.as_ref().unwrap();
+    let seen = batch.clone().narrow(1, 0, 5);
+    let hidden = with.backbone.forward(seen).squeeze_dim::<2>(0);
+    let inner = silu(heads.up.forward(heads.norm.forward(hidden.clone())));
+    let each = heads.expand.forward(hidden + heads.down.forward(inner));
+    let log_p = log_softmax(heads.output.forward(each.reshape([10, 16])), 1);
+    let next = batch.clone().narrow(1, 1, 5).reshape([10, 1]);
+    let named: f32 = (-log_p.gather(1, next)).mean().into_scalar();
+    approx::assert_relative_eq!(
+        loss(&with) - loss(&without),
+        0.5 * named,
+        max_relative = 1e-3
+    );
 }
