@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_benches::{device, tokens};
-use calm_kernels::{AdamW, ArgmaxTable, Projection, normals, reference};
+use calm_kernels::{AdamW, ArgmaxTable, Band, LocalKeys, Projection, normals, reference};
 use divan::Bencher;
 
 /// Inside the pool, as the calm program works.
@@ -138,6 +138,56 @@ fn causal_attention_4_1024_8_heads(bencher: Bencher, version: Version) {
     both_ways(bencher, inputs, |[q, k, v]| match version {
         Kernel => calm_kernels::causal_attention(q, k, v, 8, 8),
         Plain => reference::causal_attention(q, k, v, 8, 8),
+    });
+}
+
+#[divan::bench(args = [Kernel, Plain], consts = [8, 16, 32], sample_count = 10, sample_size = 1)]
+fn local_attention_4_1024_8_heads<const WINDOW: usize>(bencher: Bencher, version: Version) {
+    local_attention(bencher, version, WINDOW, false);
+}
+
+/// With the memory of all chunks of four tokens.
+#[divan::bench(args = [Kernel, Plain], consts = [8, 16, 32], sample_count = 10, sample_size = 1)]
+fn local_attention_4_1024_8_heads_memory<const WINDOW: usize>(bencher: Bencher, version: Version) {
+    local_attention(bencher, version, WINDOW, true);
+}
+
+fn local_attention(bencher: Bencher, version: Version, window: usize, memory: bool) {
+    let inputs = |d: &Device| {
+        let memory = memory.then(|| (leaf([4, 256, 256], d), leaf([4, 256, 256], d)));
+        ([(); 3].map(|()| leaf([4, 1024, 256], d)), memory)
+    };
+    let band = Band { window, chunk: 4 };
+    both_ways(bencher, inputs, |([q, k, v], memory)| match version {
+        Kernel => calm_kernels::local_attention(q, k, v, memory, 8, 8, band),
+        Plain => reference::local_attention(q, k, v, memory, 8, 8, band),
+    });
+}
+
+/// The last of 448 tokens, over the keys of 112 chunks' memories and of 16 tokens: beside
+/// `cached_attention_128_8_heads`.
+#[divan::bench(args = [Kernel, Plain], sample_count = 50)]
+fn cached_local_attention_112_16_8_heads(bencher: Bencher, version: Version) {
+    let inputs = |d: &Device| {
+        let cache = |n| {
+            let [k, v] = [(); 2].map(|()| random([1, 8, n, 32], d));
+            (k, v)
+        };
+        let keys = LocalKeys {
+            tokens: cache(32),
+            first: 432,
+            held: 16,
+            memory: Some(cache(256)),
+        };
+        (random([1, 1, 256], d), keys)
+    };
+    let band = Band {
+        window: 16,
+        chunk: 4,
+    };
+    forward(bencher, inputs, |(q, keys)| match version {
+        Kernel => calm_kernels::cached_local_attention(q, &keys, &[0], band),
+        Plain => reference::cached_local_attention(q, &keys, &[0], band),
     });
 }
 

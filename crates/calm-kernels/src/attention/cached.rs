@@ -8,7 +8,8 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::tile::{self, Space, Tile};
+use super::tile::{self, Keys, Part, Space, Tile};
+use super::{Band, LocalKeys};
 use crate::cpu::tensor::{Floats, filled, tensor};
 use crate::linear::matmul_precision;
 use crate::on_flex;
@@ -19,12 +20,21 @@ use calm_gemm::Shared;
 #[backend_extension(Flex)]
 pub trait CachedAttentionOps: Backend {
     /// q `[batch, new, heads * width]`; k, v `[batch, kv_heads, capacity, width]`, of which the
-    /// first `held` positions are filled, the new ones last; the first `fillers[b]` are hidden.
+    /// rows are tokens from position `first` on and `held` are filled, the new ones last; the first
+    /// `memories` rows of `memory_k`, `memory_v`, shaped alike, stand for chunks of tokens. Who sees
+    /// what is [`super::AttentionOps`]'s; the first `fillers[b]` positions are hidden.
+    #[allow(clippy::too_many_arguments)]
     fn calm_cached_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        memory_k: FloatTensor<Self>,
+        memory_v: FloatTensor<Self>,
+        first: usize,
         held: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
         fillers: Vec<usize>,
     ) -> FloatTensor<Self>;
 }
@@ -66,11 +76,40 @@ pub fn cached_attention(
     if !on_flex(&q.device()) || q.is_autodiff() {
         return cached_attention_reference(q, k, v, held, fillers);
     }
+    let keys = LocalKeys {
+        tokens: (k, v),
+        first: 0,
+        held,
+        memory: None,
+    };
+    let band = Band {
+        window: held,
+        chunk: 1,
+    };
+    attend(q, keys, 0, fillers, band)
+}
+
+/// The kernel, with so many memories.
+pub(super) fn attend(
+    q: Tensor<3>,
+    keys: LocalKeys,
+    memories: usize,
+    fillers: &[usize],
+    band: Band,
+) -> Tensor<3> {
+    // Of no memory nothing is read.
+    let memory = keys.memory.unwrap_or_else(|| keys.tokens.clone());
     let context = <Dispatch as CachedAttentionOps>::calm_cached_attention(
         q.into_dispatch(),
-        k.into_dispatch(),
-        v.into_dispatch(),
-        held,
+        keys.tokens.0.into_dispatch(),
+        keys.tokens.1.into_dispatch(),
+        memory.0.into_dispatch(),
+        memory.1.into_dispatch(),
+        keys.first,
+        keys.held,
+        band.window,
+        memories,
+        band.chunk,
         fillers.to_vec(),
     );
     Tensor::from_dispatch(context)
@@ -113,49 +152,75 @@ pub fn cached_attention_reference(
         .reshape([batch, new, d])
 }
 
+/// Rows of a head in a buffer `[batch, kv_heads, capacity, width]`, as a matrix.
+fn cached_rows(x: &Floats, head: usize, rows: Range<usize>) -> Mat<'_> {
+    let (capacity, width) = (x.shape()[2], x.width());
+    let first = head * capacity + rows.start;
+    let numbers = first * width..(first + rows.len()) * width;
+    Mat::new(&x[numbers], rows.len(), width)
+}
+
 impl CachedAttentionOps for Flex {
     fn calm_cached_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        memory_k: FloatTensor<Self>,
+        memory_v: FloatTensor<Self>,
+        first: usize,
         held: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
         fillers: Vec<usize>,
     ) -> FloatTensor<Self> {
-        let [q, k, v] = [q, k, v].map(Floats::new);
+        let [q, k, v, memory_k, memory_v] = [q, k, v, memory_k, memory_v].map(Floats::new);
         let (batch, new, d, width) = (q.shape()[0], q.shape()[1], q.width(), k.width());
-        let (kv_heads, capacity) = (k.shape()[1], k.shape()[2]);
+        let kv_heads = k.shape()[1];
         let (heads, group) = (d / width, d / width / kv_heads);
         let precision = matmul_precision();
+        let end = first + held;
+        let start = end - new;
         // Queries that are fillers themselves come first, and see nothing.
-        let first = |b: usize| (fillers[b] + new).saturating_sub(held).min(new);
+        let seeing = |b: usize| fillers[b].clamp(start, end);
         let tiles: Vec<_> = (0..batch * heads)
-            .flat_map(|bh| {
-                let first = first(bh / heads);
-                tile::queries(new - first)
-                    .map(move |rows| (bh, first + rows.start..first + rows.end))
-            })
+            .flat_map(|bh| tile::queries(seeing(bh / heads)..end).map(move |rows| (bh, rows)))
             .collect();
         let out = filled(q.len(), |out| {
             for (b, out) in out.chunks_exact_mut((new * d).max(1)).enumerate() {
-                out[..first(b) * d].fill(0.0);
+                out[..(seeing(b) - start) * d].fill(0.0);
             }
             let out = Shared::new(out);
             let attend = |space: &mut Space, (bh, rows): (usize, Range<usize>)| {
                 let (b, h) = (bh / heads, bh % heads);
-                let first = (b * new + rows.start) * d + h * width;
-                let seen = fillers[b]..held - new + rows.end;
-                let start = (b * kv_heads + h / group) * capacity + seen.start;
-                let part = start * width..(start + seen.len()) * width;
+                let part = |keys: Keys, k, v, from: usize| {
+                    let head = b * kv_heads + h / group;
+                    let rows = keys.held.start - from..keys.held.end - from;
+                    Part {
+                        k: cached_rows(k, head, rows.clone()),
+                        v: cached_rows(v, head, rows),
+                        keys,
+                    }
+                };
+                let hidden = (fillers[b] / chunk).min(memories);
+                let chunks = Keys::memories(hidden..memories, chunk);
+                let tokens = Keys::tokens(fillers[b].max(first)..end, window);
+                let parts = [
+                    part(chunks, &memory_k, &memory_v, 0),
+                    part(tokens, &k, &v, first),
+                ];
+                let row = (b * new + rows.start - start) * d + h * width;
                 space.attend(&Tile {
-                    q: Mat::strided(&q[first..], [rows.len(), width], [d, 1]),
-                    k: Mat::new(&k[part.clone()], seen.len(), width),
-                    v: Mat::new(&v[part], seen.len(), width),
+                    q: Mat::strided(&q[row..], [rows.len(), width], [d, 1]),
+                    first: rows.start,
+                    parts: &parts,
                     precision,
                 });
                 // SAFETY: the rows of this head and tile are this task's alone.
-                unsafe { space.write(out, first, d) };
+                unsafe { space.write(out, row, d) };
             };
-            if q.len() * held < PARALLEL_FROM {
+            let seen = memories + held.min(window + new);
+            if q.len() * seen < PARALLEL_FROM {
                 let mut space = Space::default();
                 tiles.into_iter().for_each(|tile| attend(&mut space, tile));
             } else {

@@ -1,4 +1,4 @@
-//! Causal attention on the CPU executor.
+//! Attention on the CPU executor.
 
 use burn::backend::{Flex, tensor::FloatTensor};
 
@@ -6,13 +6,16 @@ use super::{AttentionOps, cpu};
 use crate::cpu::tensor::{Floats, filled, tensor};
 use crate::linear::matmul_precision;
 
-fn sizes(q: &Floats, heads: usize, kv_heads: usize) -> cpu::Sizes {
+fn sizes(q: &Floats, [heads, kv_heads, window, memories, chunk]: [usize; 5]) -> cpu::Sizes {
     cpu::Sizes {
         batch: q.shape()[0],
         positions: q.shape()[1],
         heads,
         kv_heads,
         width: q.width() / heads,
+        window,
+        memories,
+        chunk,
         precision: matmul_precision(),
     }
 }
@@ -24,9 +27,12 @@ impl AttentionOps for Flex {
         v: FloatTensor<Self>,
         heads: usize,
         kv_heads: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (q, k, v) = (Floats::new(q), Floats::new(k), Floats::new(v));
-        let sizes = sizes(&q, heads, kv_heads);
+        let sizes = sizes(&q, [heads, kv_heads, window, memories, chunk]);
         let mut log_sums = Vec::new();
         let out = filled(q.len(), |out| {
             log_sums = cpu::forward(&q, &k, &v, sizes, out)
@@ -46,9 +52,13 @@ impl AttentionOps for Flex {
         grad: FloatTensor<Self>,
         heads: usize,
         kv_heads: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [q, k, v, context, log_sums, grad] =
             [q, k, v, context, log_sums, grad].map(Floats::new);
+        let sizes = sizes(&q, [heads, kv_heads, window, memories, chunk]);
         let saved = cpu::Saved {
             q: &q,
             k: &k,
@@ -59,7 +69,7 @@ impl AttentionOps for Flex {
         };
         let (mut dk, mut dv) = (vec![0.0; k.len()], vec![0.0; v.len()]);
         let dq = filled(q.len(), |dq| {
-            cpu::backward(&saved, sizes(&q, heads, kv_heads), dq, &mut dk, &mut dv);
+            cpu::backward(&saved, sizes, dq, &mut dk, &mut dv);
         });
         (
             tensor(dq, q.shape().clone()),

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
 
+use super::{attend, cached, check};
+use crate::{has_kernel, on_flex};
+
 /// What a query sees: the last tokens, itself included, and one memory for every chunk that ends
 /// where its own next token, the one it predicts, begins or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,10 @@ impl Band {
     /// How many memories position `t` sees: those of chunks that end at t or before.
     pub fn memories(self, t: usize) -> usize {
         (t + 1) / self.chunk
+    }
+
+    fn check(self) {
+        assert!(self.window > 0 && self.chunk > 0, "{self:?} is empty");
     }
 }
 
@@ -49,7 +56,34 @@ pub fn local_attention(
     kv_heads: usize,
     band: Band,
 ) -> Tensor<3> {
-    local_attention_reference(q, k, v, memory, heads, kv_heads, band)
+    check(&q, [&k, &v], heads, kv_heads);
+    band.check();
+    if let Some((mk, mv)) = &memory {
+        let [batch, _, width] = k.dims();
+        let expected = [batch, mk.dims()[1], width];
+        assert_eq!([mk.dims(), mv.dims()], [expected; 2], "memory");
+    }
+    if !has_kernel(&q) {
+        return local_attention_reference(q, k, v, memory, heads, kv_heads, band);
+    }
+    let (memories, k, v) = join(k, v, memory);
+    attend(q, k, v, [heads, kv_heads], band, memories)
+}
+
+/// How many memories there are, and keys and values with those of the memories in front.
+fn join(
+    k: Tensor<3>,
+    v: Tensor<3>,
+    memory: Option<(Tensor<3>, Tensor<3>)>,
+) -> (usize, Tensor<3>, Tensor<3>) {
+    match memory {
+        Some((mk, mv)) => (
+            mk.dims()[1],
+            Tensor::cat(vec![mk, k], 1),
+            Tensor::cat(vec![mv, v], 1),
+        ),
+        None => (0, k, v),
+    }
 }
 
 /// [`local_attention`] in plain tensor operations; stores all scores, those outside the band too.
@@ -64,14 +98,7 @@ pub fn local_attention_reference(
 ) -> Tensor<3> {
     let ([batch, positions, d], device) = (q.dims(), q.device());
     let width = d / heads;
-    let (memories, k, v) = match memory {
-        Some((mk, mv)) => (
-            mk.dims()[1],
-            Tensor::cat(vec![mk, k], 1),
-            Tensor::cat(vec![mv, v], 1),
-        ),
-        None => (0, k, v),
-    };
+    let (memories, k, v) = join(k, v, memory);
     let split = |x: Tensor<3>| {
         let keys = x.dims()[1];
         x.reshape([batch, keys, kv_heads, width])
@@ -108,6 +135,47 @@ pub struct LocalKeys {
     pub memory: Option<(Tensor<4>, Tensor<4>)>,
 }
 
+impl LocalKeys {
+    /// Whether queries can be asked; how many memories they see.
+    fn check(&self, [batch, d]: [usize; 2], new: usize, fillers: &[usize], band: Band) -> usize {
+        let (k, v) = &self.tokens;
+        let [b, kv_heads, capacity, width] = k.dims();
+        assert!(
+            b == batch && k.dims() == v.dims() && d.is_multiple_of(width * kv_heads),
+            "queries [{batch}, {new}, {d}], keys {:?}, values {:?}",
+            k.dims(),
+            v.dims()
+        );
+        let held = self.held;
+        assert!(
+            new <= held && held <= capacity,
+            "{new} of {held} of {capacity}"
+        );
+        assert_eq!(fillers.len(), batch, "one filler count per sequence");
+        let (first, end) = (self.first, self.first + held);
+        let seen = band.first_token(end - new);
+        assert!(
+            new == 0 || fillers.iter().all(|&filler| first <= seen.max(filler)),
+            "token {seen} is seen, {first} is the first that is held"
+        );
+        let memories = match &self.memory {
+            Some(_) if new > 0 => band.memories(end - 1),
+            _ => 0,
+        };
+        if let Some((k, v)) = &self.memory {
+            let [b, heads, rows, w] = k.dims();
+            assert!(
+                [b, heads, w] == [batch, kv_heads, width] && k.dims() == v.dims(),
+                "memory's keys {:?}, values {:?}",
+                k.dims(),
+                v.dims()
+            );
+            assert!(memories <= rows, "{memories} memories of {rows}");
+        }
+        memories
+    }
+}
+
 /// [`local_attention`] of the last positions to what is cached of those before.
 ///
 /// # Shapes
@@ -124,7 +192,13 @@ pub fn cached_local_attention(
     fillers: &[usize],
     band: Band,
 ) -> Tensor<3> {
-    cached_local_attention_reference(q, keys, fillers, band)
+    let [batch, new, d] = q.dims();
+    band.check();
+    let memories = keys.check([batch, d], new, fillers, band);
+    if !on_flex(&q.device()) || q.is_autodiff() {
+        return cached_local_attention_reference(q, keys, fillers, band);
+    }
+    cached::attend(q, keys.clone(), memories, fillers, band)
 }
 
 /// [`cached_local_attention`] in plain tensor operations.

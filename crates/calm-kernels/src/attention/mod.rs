@@ -1,4 +1,5 @@
-//! Causal self-attention of whole sequences, with a backward pass that stores no scores.
+//! Self-attention of whole sequences, causal or within a band, with a backward pass that stores no
+//! scores.
 
 mod autodiff;
 mod cached;
@@ -16,8 +17,10 @@ use burn::tensor::{Tensor, activation::softmax};
 
 use crate::has_kernel;
 
-/// Backends with fused causal attention. All tensors are `[batch, positions, heads * width]`; the
-/// scores are scaled by `1 / sqrt(width)`.
+/// Backends with fused attention. q is `[batch, positions, heads * width]`, k and v
+/// `[batch, memories + positions, kv_heads * width]`: in front of its tokens' keys a sequence may have
+/// those of chunks. Position t sees tokens `t + 1 - window ..= t` and memories
+/// `0 .. (t + 1) / chunk`, as many of both as there are; the scores are scaled by `1 / sqrt(width)`.
 #[backend_extension(
     Flex,
     Cube: cfg(feature = "cube"),
@@ -27,6 +30,7 @@ use crate::has_kernel;
 pub trait AttentionOps: Backend {
     /// The context, and the logarithm of every row's sum of exponentials,
     /// `[batch, heads, positions]`.
+    #[allow(clippy::too_many_arguments)]
     #[fusion(meta = forward_shapes)]
     fn calm_attention(
         q: FloatTensor<Self>,
@@ -34,11 +38,14 @@ pub trait AttentionOps: Backend {
         v: FloatTensor<Self>,
         heads: usize,
         kv_heads: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradients of q, k and v.
     #[allow(clippy::too_many_arguments)]
-    #[fusion(meta = |q, k, v, _, _, _, _, _| (q.clone(), k.clone(), v.clone()))]
+    #[fusion(meta = |q, k, v, _, _, _, _, _, _, _, _| (q.clone(), k.clone(), v.clone()))]
     fn calm_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -48,6 +55,9 @@ pub trait AttentionOps: Backend {
         grad: FloatTensor<Self>,
         heads: usize,
         kv_heads: usize,
+        window: usize,
+        memories: usize,
+        chunk: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -58,6 +68,9 @@ fn forward_shapes(
     _: &TensorSpec,
     _: &TensorSpec,
     heads: &usize,
+    _: &usize,
+    _: &usize,
+    _: &usize,
     _: &usize,
 ) -> (TensorSpec, TensorSpec) {
     let log_sums = [q.shape[0], *heads, q.shape[1]];
@@ -89,22 +102,47 @@ pub fn causal_attention(
     heads: usize,
     kv_heads: usize,
 ) -> Tensor<3> {
+    check(&q, [&k, &v], heads, kv_heads);
+    if !has_kernel(&q) {
+        return causal_attention_reference(q, k, v, heads, kv_heads);
+    }
+    let band = Band {
+        window: q.dims()[1],
+        chunk: 1,
+    };
+    attend(q, k, v, [heads, kv_heads], band, 0)
+}
+
+/// Whether the shapes of queries and of their own keys and values agree.
+fn check(q: &Tensor<3>, kv: [&Tensor<3>; 2], heads: usize, kv_heads: usize) {
     let [batch, positions, d] = q.dims();
     assert!(
         d.is_multiple_of(heads) && heads.is_multiple_of(kv_heads),
         "{heads} heads of {d} columns share {kv_heads}"
     );
-    let kv = [batch, positions, d / heads * kv_heads];
-    assert_eq!((k.dims(), v.dims()), (kv, kv), "keys and values");
-    if !has_kernel(&q) {
-        return causal_attention_reference(q, k, v, heads, kv_heads);
-    }
+    let expected = [batch, positions, d / heads * kv_heads];
+    assert_eq!(kv.map(|x| x.dims()), [expected; 2], "keys and values");
+}
+
+/// The kernel, with the keys of so many memories in front of the tokens'.
+fn attend(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    [heads, kv_heads]: [usize; 2],
+    band: Band,
+    memories: usize,
+) -> Tensor<3> {
+    let positions = q.dims()[1];
     let (context, _) = <Dispatch as AttentionOps>::calm_attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
         heads,
         kv_heads,
+        band.window.min(positions),
+        memories,
+        band.chunk,
     );
     Tensor::from_dispatch(context)
 }

@@ -8,6 +8,7 @@ mod cross_entropy;
 mod cross_entropy_formula;
 mod empty;
 mod energy;
+mod local;
 mod norm;
 mod rope;
 
@@ -16,6 +17,8 @@ mod rope;
 mod argmax;
 #[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
 mod cached;
+#[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
+mod cached_local;
 #[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
 mod linear;
 
