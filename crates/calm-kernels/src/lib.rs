@@ -4,9 +4,8 @@
 //! | operation | files | CPU | GPUs (feature `cube`) |
 //! |---|---|---|---|
 //! | [`linear`] | `linear/`, on [`calm_gemm`] | kernel | the executor's own product |
-//! | [`causal_attention`] | `attention/{cpu,tile}.rs`, `attention/cube.rs` | kernel | kernel |
-//! | [`cached_attention`] | `attention/{cached,tile}.rs` | kernel | plain version |
-//! | [`local_attention`], [`cached_local_attention`] | `attention/local.rs` | plain version | plain version |
+//! | [`causal_attention`], [`local_attention`] | `attention/{cpu,tile}.rs`, `attention/cube.rs` | kernel | kernel |
+//! | [`cached_attention`], [`cached_local_attention`] | `attention/{cached,tile}.rs` | kernel | plain version |
 //! | [`rms_norm`], [`layer_norm`] | `norm/` | kernel | kernel |
 //! | [`silu`], [`silu_add`], [`silu_gate`], [`silu_gate_packed`] | `activation/` | kernel | kernel |
 //! | [`rope()`] | `rope/` | kernel | kernel |
@@ -85,7 +84,8 @@ use burn::tensor::{Device, Tensor};
 
 /// Whether this crate's kernels run on `device`: on the CPU executor, and with feature `cube` on
 /// CUDA, ROCm, Vulkan, Metal and WebGPU. Elsewhere the plain versions do, and on GPUs those of
-/// [`linear`], [`cached_attention`] and [`ArgmaxTable`], whose products are the executor's own.
+/// [`linear`], [`cached_attention`], [`cached_local_attention`] and [`ArgmaxTable`], whose products
+/// are the executor's own.
 pub fn fused(device: &Device) -> bool {
     on_flex(device) || on_cube(device)
 }

@@ -37,7 +37,8 @@ impl Band {
 /// Attention within a band of tokens and to the memory of earlier chunks, under one softmax.
 ///
 /// Position t sees tokens `t + 1 - W ..= t` and memories `0 .. (t + 1) / K`, as many of both as
-/// there are.
+/// there are. Keys that no query of a tile sees cost nothing, and scores are never stored, as in
+/// [`super::causal_attention`], which this is where the window holds all positions.
 ///
 /// # Shapes
 /// - q: `[batch, positions, heads * width]`

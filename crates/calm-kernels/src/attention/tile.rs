@@ -28,18 +28,18 @@ fn blocks(all: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> 
         .map(move |first| first..end.min(first + size))
 }
 
-/// Keys that lie side by side, and which of them a query sees: of a query at position t those from
+/// Keys that lie side by side, and which of them a query sees: at position t those from
 /// `t + 1 - window` to the one before `(t + 1) / chunk`.
 pub(super) struct Keys {
     /// The numbers of those that there are.
     pub held: Range<usize>,
-    pub window: usize,
+    window: usize,
     /// Positions that a key stands for.
-    pub chunk: usize,
+    chunk: usize,
 }
 
 impl Keys {
-    /// Tokens, each of which the last `window` queries up to its own see.
+    /// Tokens, of which a query sees the last `window` up to its own.
     pub(super) fn tokens(held: Range<usize>, window: usize) -> Self {
         Self {
             held,
@@ -65,7 +65,7 @@ impl Keys {
     }
 
     /// The keys that some of the queries see.
-    pub(super) fn of_all(&self, queries: &Range<usize>) -> Range<usize> {
+    fn of_all(&self, queries: &Range<usize>) -> Range<usize> {
         self.of(queries.start).start..self.of(queries.end - 1).end
     }
 
