@@ -5,14 +5,14 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
-use calm_baseline::{TokenModel, TokenModelConfig, score_window};
+use calm_baseline::{TokenGenerator, TokenModel, TokenModelConfig, TokenSampler, score_window};
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, GenerateOptions, Generator,
-    LocalDecoderSettings, ModelConfig, open_device,
+    LocalDecoderSettings, LocalModel, ModelConfig, open_device,
 };
-use calm_nn::{HostDraws, Init, NextToken, RandomStream, TransformerConfig, chunk_tensor};
+use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -220,6 +220,42 @@ fn the_token_baseline_agrees() {
         let model = token_model(&device);
         measured(model, TokenModel::loss, &device)
     }));
+}
+
+/// The same of a model with a local decoder, and a greedy text of it past its window.
+#[test]
+fn the_local_decoder_agrees() {
+    let config = ModelConfig {
+        decoder: DecoderKind::Local,
+        init_std: 0.3,
+        local: LocalDecoderSettings {
+            hidden_size: 16,
+            intermediate_size: 24,
+            heads: 2,
+            kv_heads: 1,
+            window: 3,
+            vector_size: 8,
+            ..LocalDecoderSettings::default()
+        },
+        ..config()
+    };
+    agree(devices().map(|device| {
+        let model = config.init_local(5, &device);
+        measured(model, LocalModel::loss, &device)
+    }));
+    let [flex, other] = devices().map(|device| {
+        let model = config.init_local(5, &device);
+        let limits = Limits {
+            window: 16,
+            max_tokens: 24,
+            end_of_text: 36,
+        };
+        let (greedy, prompts) = (TokenSampler::greedy(), [tokens(3), tokens(8)]);
+        TokenGenerator::new(&model, greedy, limits, &[1, 36], &prompts, 0, &device)
+            .unwrap()
+            .run()
+    });
+    assert_eq!(flex, other);
 }
 
 /// Loss, surprisals and gradients of a model with probabilities, and its Brier scores.
