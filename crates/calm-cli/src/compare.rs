@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use calm_compare::{
-    CellKind, CellRecord, Comparison, Event, GRIDS, Grid, Options, analyse, compare,
+    CellKind, CellRecord, Comparison, Event, Family, GRIDS, Grid, Options, Search, Trial, analyse,
+    compare, search,
 };
 use calm_data::CacheDir;
 use calm_lm::DEVICE_FORMS;
@@ -55,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
         interrupt: interrupt::install(),
     };
     let mut progress = Progress::new();
-    let comparison = compare(&grid, &options, &mut |event| match event {
+    let mut observe = |event: Event<'_>| match event {
         Event::CellStarted { name, index, of } => {
             progress.note(&format!("cell {} of {of}: {name}", index + 1));
         }
@@ -67,10 +68,16 @@ pub fn run(args: Args) -> Result<()> {
         }
         Event::MeasuringTechniques => progress.note("timing the ways to be efficient"),
         Event::CellDone(cell) => progress.note(&summary(cell)),
-    });
+    };
+    let end = match grid.is_search() {
+        true => search(&grid, &options, &mut observe).map(|end| end.map(Outcome::Search)),
+        false => compare(&grid, &options, &mut observe).map(|end| end.map(Outcome::Comparison)),
+    };
     progress.finish_bar();
-    let Some(comparison) = comparison? else {
-        return Err(CliError::Interrupted(format!(
+    match end? {
+        Some(Outcome::Comparison(comparison)) => show(&comparison, &out),
+        Some(Outcome::Search(search)) => show_search(&search, &out),
+        None => Err(CliError::Interrupted(format!(
             "stopped; finished cells are kept: go on with `cargo xtask compare --grid {} --out {}{}`",
             args.grid,
             out.display(),
@@ -78,9 +85,57 @@ pub fn run(args: Args) -> Result<()> {
                 "flex" => String::new(),
                 device => format!(" --device {device}"),
             }
-        )));
+        ))),
+    }
+}
+
+#[allow(clippy::large_enum_variant)] // There is one of these.
+enum Outcome {
+    Comparison(Comparison),
+    Search(Search),
+}
+
+/// What was tried in every family, the best of it, and where the range was too narrow.
+fn show_search(search: &Search, out: &Path) -> Result<()> {
+    let mut text = String::new();
+    for family in &search.families {
+        let mut table = Table::new(["", "settings", "validation, nats", "Brier-1"]);
+        for (at, trial) in family.trials.iter().enumerate() {
+            let best = if at == family.best { "best" } else { "" };
+            let (nats, brier_1) = results(trial);
+            table.row([best.to_owned(), settings(family, trial), nats, brier_1]);
+        }
+        let ends: String = family
+            .open_ends()
+            .iter()
+            .map(|axis| format!("best {axis} at the end of its range: try further\n"))
+            .collect();
+        text += &format!("{}\n{}{ends}\n", family.name, table.to_text());
+    }
+    text += &format!("search: {}\n", out.join("search.json").display());
+    print(&text)
+}
+
+fn settings(family: &Family, trial: &Trial) -> String {
+    let values = family.axes.iter().zip(&trial.values);
+    let values: Vec<&str> = values.map(|(axis, &i)| axis.values[i].as_str()).collect();
+    values.join(" ")
+}
+
+/// Means over the seeds.
+fn results(trial: &Trial) -> (String, String) {
+    let of = trial.results.len() as f64;
+    let Some(all) = trial.results.iter().copied().collect::<Option<Vec<_>>>() else {
+        let failed = "the loss is no number".to_owned();
+        return (failed.clone(), failed);
     };
-    show(&comparison, &out)
+    let nats: Option<f64> = all.iter().map(|judged| judged.cross_entropy).sum();
+    let brier_1: f64 = all.iter().map(|judged| judged.brier_1).sum();
+    let variance: f64 = all.iter().map(|judged| judged.brier_1_se.powi(2)).sum();
+    (
+        nats.map_or("—".to_owned(), |nats| format!("{:.3}", nats / of)),
+        with_error(brier_1 / of, variance.sqrt() / of),
+    )
 }
 
 /// The cells' figures, and where the report is.

@@ -83,7 +83,7 @@ pub(crate) fn run_cell(
 }
 
 /// Trains the cell in its run directory; false where it was interrupted.
-fn train(
+pub(crate) fn train(
     cell: &Cell,
     directory: &Path,
     options: &Options<'_>,

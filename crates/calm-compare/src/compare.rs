@@ -45,13 +45,16 @@ fn samples(cells: &[CellRecord]) -> Vec<Sample> {
 /// cell.
 ///
 /// # Errors
-/// A grid that can't be compared, a run that can't be loaded into it, a directory that holds cells
+/// A grid that can't be compared or is a search, a run that can't be loaded into it, a directory that holds cells
 /// of another grid, and whatever goes wrong in training.
 pub fn compare(
     grid: &Grid,
     options: &Options<'_>,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<Comparison>> {
+    if grid.is_search() {
+        return Err(grid.bad("it has settings to search, and is no comparison".to_owned()));
+    }
     let mut cells = grid.cells()?;
     fit_split(&mut cells, options, observe)?;
     share_autoencoders(&mut cells, options);
@@ -89,7 +92,11 @@ pub fn compare(
 }
 
 /// Gives the cells that are to be trained the split that serves the text, once for all of them.
-fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -> Result<()> {
+pub(crate) fn fit_split(
+    cells: &mut [Cell],
+    options: &Options<'_>,
+    observe: Observer<'_>,
+) -> Result<()> {
     let Some(first) = cells.iter().find(|cell| cell.loaded.is_none()) else {
         return Ok(());
     };
@@ -104,7 +111,7 @@ fn fit_split(cells: &mut [Cell], options: &Options<'_>, observe: Observer<'_>) -
 
 /// Lets CALMs whose autoencoders would come out the same train one of them: the first cell trains
 /// it, the others take it. Its FLOPs count in every one of them.
-fn share_autoencoders(cells: &mut [Cell], options: &Options<'_>) {
+pub(crate) fn share_autoencoders(cells: &mut [Cell], options: &Options<'_>) {
     let trains = |cell: &Cell| {
         let own = cell.experiment.autoencoder_from.is_empty();
         let needs = cell.kind == CellKind::Calm && !cell.experiment.model.is_local();

@@ -9,11 +9,12 @@ use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
 use crate::loaded;
+use crate::search::Axis;
 use crate::spec::{Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
-pub const GRIDS: [(&str, &str); 4] = [
+pub const GRIDS: [(&str, &str); 5] = [
     ("debug", include_str!("../../../presets/compare/debug.toml")),
     ("nano", include_str!("../../../presets/compare/nano.toml")),
     (
@@ -24,6 +25,7 @@ pub const GRIDS: [(&str, &str); 4] = [
         "scaling",
         include_str!("../../../presets/compare/scaling.toml"),
     ),
+    ("tune", include_str!("../../../presets/compare/tune.toml")),
 ];
 
 /// What is compared with what.
@@ -40,6 +42,10 @@ pub struct Grid {
     pub protocol: ProtocolConfig,
     /// How decoding is timed.
     pub speed: SpeedConfig,
+    /// Settings to try in all cells of a kind ([`crate::search()`]); where there are any, the grid is a
+    /// search and no comparison.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<Axis>,
     /// The models, in the order in which they are trained.
     #[serde(rename = "cell")]
     pub cells: Vec<CellConfig>,
@@ -98,12 +104,17 @@ impl Grid {
         })
     }
 
+    /// Whether it is a search of settings and no comparison of models.
+    pub fn is_search(&self) -> bool {
+        !self.search.is_empty()
+    }
+
     /// The grid as TOML, which [`Grid::resolve`] reads.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("strings and numbers have a TOML form")
     }
 
-    fn bad(&self, detail: String) -> Error {
+    pub(crate) fn bad(&self, detail: String) -> Error {
         Error::BadGrid {
             origin: format!("grid {}", self.name),
             detail,

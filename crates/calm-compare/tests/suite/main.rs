@@ -2,6 +2,7 @@
 //! it refuses.
 
 mod loading;
+mod searching;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
