@@ -142,6 +142,7 @@ fn token_config(window: usize) -> TokenModelConfig {
         window,
         init_std: 0.02,
         tied_embeddings: false,
+        scale_embeddings: false,
         transformer: transformer(),
     }
 }

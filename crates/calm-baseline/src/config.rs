@@ -18,6 +18,9 @@ pub struct TokenModelConfig {
     pub init_std: f64,
     /// Whether the output layer is the embedding table (published baselines: no).
     pub tied_embeddings: bool,
+    /// Whether embeddings are scaled by `sqrt(d)` (published baselines: no; [`calm_nn::embed`]).
+    #[serde(default)]
+    pub scale_embeddings: bool,
     /// The decoder stack.
     pub transformer: TransformerConfig,
 }
@@ -45,6 +48,7 @@ impl TokenModelConfig {
             embedding: init.embedding(v, d),
             transformer: self.transformer.init(init),
             output: (!self.tied_embeddings).then(|| init.linear_no_bias(d, v)),
+            scale_embeddings: self.scale_embeddings,
         }
     }
 

@@ -15,6 +15,9 @@ pub struct TokenModel {
     pub transformer: Transformer,
     /// Output layer `[d, V]`; where it is missing the embedding table serves.
     pub output: Option<Linear>,
+    /// Whether embeddings are scaled ([`calm_nn::embed`]).
+    #[module(skip)]
+    pub scale_embeddings: bool,
 }
 
 impl TokenModel {
@@ -24,7 +27,11 @@ impl TokenModel {
     /// - tokens: `[batch, window]`
     /// - output: `[batch, window, d]`; position i sees tokens 0..=i
     pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.transformer.forward(self.embedding.forward(tokens))
+        self.transformer.forward(self.embed(tokens))
+    }
+
+    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        calm_nn::embed(&self.embedding, tokens, self.scale_embeddings)
     }
 
     /// The last layer.
@@ -66,7 +73,7 @@ impl NextToken for TokenModel {
         cache: &KvCache,
         branches: &mut Branches,
     ) -> Tensor<2> {
-        let x = self.embedding.forward(tokens.unsqueeze_dim(0));
+        let x = self.embed(tokens.unsqueeze_dim(0));
         self.transformer
             .branch(x, prefix, cache, branches)
             .squeeze_dim(0)
@@ -93,7 +100,7 @@ impl CachedModel for TokenModel {
     }
 
     fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3> {
-        let x = self.embedding.forward(tokens.squeeze_dim::<2>(2));
+        let x = self.embed(tokens.squeeze_dim::<2>(2));
         self.transformer.step(x, fillers, cache)
     }
 }

@@ -108,6 +108,7 @@ mod tests {
             window: 16,
             init_std: 0.4,
             tied_embeddings: false,
+            scale_embeddings: false,
             transformer,
         };
         config.init(3, device)

@@ -208,6 +208,7 @@ fn token_model(device: &Device) -> TokenModel {
         window: 16,
         init_std: 0.3,
         tied_embeddings: false,
+        scale_embeddings: false,
         transformer: config().backbone,
     };
     config.init(5, device)

@@ -5,7 +5,7 @@ use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::{Band, local_attention};
 use calm_nn::{
-    Block, ConfigError, Cost, Init, OutputLayer, Rope, TransformerConfig, linear, rms_norm,
+    Block, ConfigError, Cost, Init, OutputLayer, Rope, TransformerConfig, embed, linear, rms_norm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -159,8 +159,7 @@ impl LocalDecoderConfig {
         LocalDecoder {
             embedding: init.embedding(v, d),
             to_vector: (l != self.chunk_width).then(|| init.linear_no_bias(self.chunk_width, l)),
-            // States are of size 1: a larger condition would drown the token that it is added to.
-            expand: init.linear_like_embedding(l, self.chunk_size * d),
+            expand: init.linear(l, self.chunk_size * d),
             layers: (0..settings.layers)
                 .map(|_| LocalLayer {
                     block: Block::new(&transformer, init),
@@ -335,6 +334,13 @@ impl LocalDecoder {
         expanded.reshape([batch, chunks * self.sizes.chunk, d])
     }
 
+    /// Embeddings as large as the conditions, which are made of normed states, `[batch, positions, d]`:
+    /// unscaled, a step of the optimizer moved a condition by more than the embedding was large
+    /// (docs/log.md).
+    pub(crate) fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        embed(&self.embedding, tokens, true)
+    }
+
     /// Hidden states of texts from their first token on: that of position t holds what is known of
     /// token t + 1.
     ///
@@ -354,7 +360,7 @@ impl LocalDecoder {
         let rope = self.rope(0..positions, &device);
         let memory = chunks.and_then(|chunks| self.sizes.memory.entries(chunks));
         let at_ends = self.rope_of_chunks(0..whole, &device);
-        let x = self.embedding.forward(tokens) + conditions;
+        let x = self.embed(tokens) + conditions;
         let x = self.layers.iter().fold(x, |x, layer| {
             let memory = memory.clone().zip(layer.memory.as_ref());
             let memory = memory.map(|(entries, project)| project.forward(entries, &at_ends));

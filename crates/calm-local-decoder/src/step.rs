@@ -81,7 +81,7 @@ impl LocalDecoder {
         let (read, shape, k) = (cache.len(), cache.shape, self.sizes.chunk);
         let rope = self.rope(read..read + new, &device);
         let at_ends = self.rope_of_chunks(read / k..(read + new) / k, &device);
-        let mut x = self.embedding.forward(tokens) + conditions;
+        let mut x = self.embed(tokens) + conditions;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             let memory = entries.clone().zip(layer.memory.as_ref());
             let memory = memory.map(|(entries, project)| project.forward(entries, &at_ends));
@@ -138,8 +138,7 @@ impl LocalDecoder {
             .layers
             .resize_with(self.layers.len(), OwnKeys::default);
         branches.steps += 1;
-        let embedded = self.embedding.forward(tokens.unsqueeze_dim(0));
-        let mut x = embedded + conditions.unsqueeze_dim(0);
+        let mut x = self.embed(tokens.unsqueeze_dim(0)) + conditions.unsqueeze_dim(0);
         for ((layer, cache), own) in self
             .layers
             .iter()

@@ -65,15 +65,6 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// A linear layer with bias 0 that makes of inputs of size 1 outputs as small as an embedding's.
-    pub fn linear_like_embedding(&mut self, d_input: usize, d_output: usize) -> Linear {
-        let std = self.std;
-        self.std = std / (d_input as f64).sqrt();
-        let layer = self.linear(d_input, d_output);
-        self.std = std;
-        layer
-    }
-
     /// A linear layer without bias.
     pub fn linear_no_bias(&mut self, d_input: usize, d_output: usize) -> Linear {
         Linear {

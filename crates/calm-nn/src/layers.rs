@@ -2,11 +2,30 @@
 //! layer made of them.
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, Linear, RmsNorm};
-use burn::tensor::Tensor;
+use burn::nn::{Embedding, LayerNorm, Linear, RmsNorm};
+use burn::tensor::{Int, Tensor};
 use calm_kernels::silu_gate;
 
 use crate::{Init, LAYER_NORM_EPS};
+
+/// Embeddings of tokens; `scaled`, times `sqrt(d)`.
+///
+/// Tables begin at a standard deviation of about `1 / sqrt(d)`, and what is added to an embedding (a
+/// layer's output, a condition) is of size 1 soon: scaled, both are of one size from the start, and
+/// the optimizer's steps change both alike. LLaMA and CALM's released code don't scale; the first
+/// transformer (arXiv 1706.03762, section 3.4) does.
+///
+/// # Shapes
+/// - tokens: `[batch, positions]`
+/// - output: `[batch, positions, d]`
+pub fn embed(table: &Embedding, tokens: Tensor<2, Int>, scaled: bool) -> Tensor<3> {
+    let embedded = table.forward(tokens);
+    let d = embedded.dims()[2];
+    match scaled {
+        true => embedded * (d as f64).sqrt(),
+        false => embedded,
+    }
+}
 
 /// `x w + b`
 ///

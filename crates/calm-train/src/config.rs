@@ -109,6 +109,9 @@ pub struct BaselineConfig {
     pub init_std: f64,
     /// Whether the output layer is the embedding table.
     pub tied_embeddings: bool,
+    /// Whether embeddings are scaled by `sqrt(d)`.
+    #[serde(default)]
+    pub scale_embeddings: bool,
     /// The decoder stack.
     pub transformer: TransformerConfig,
     /// The stage.
@@ -254,6 +257,7 @@ impl Experiment {
             window: self.model.window,
             init_std: self.baseline.init_std,
             tied_embeddings: self.baseline.tied_embeddings,
+            scale_embeddings: self.baseline.scale_embeddings,
             transformer: self.baseline.transformer.clone(),
         }
     }

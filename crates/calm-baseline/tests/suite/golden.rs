@@ -14,6 +14,7 @@ fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), Fixtur
         window: 8,
         init_std: 0.02,
         tied_embeddings: false,
+        scale_embeddings: false,
         transformer: TransformerConfig {
             layers: f.whole("config/num_hidden_layers")?,
             hidden_size: f.whole("config/hidden_size")?,

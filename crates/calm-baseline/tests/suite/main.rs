@@ -19,6 +19,7 @@ fn small(seed: u64, device: &Device) -> (TokenModelConfig, TokenModel) {
         window: 16,
         init_std: 0.35,
         tied_embeddings: false,
+        scale_embeddings: false,
         transformer: TransformerConfig {
             layers: 2,
             hidden_size: 16,

@@ -3,10 +3,10 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use calm_baseline::TokenModelConfig;
-use calm_nn::{Cost, TransformerConfig};
+use calm_baseline::{TokenModelConfig, score_window};
+use calm_nn::{CachedModel, Cost, HostDraws, NextToken, TransformerConfig};
 
-use crate::{ids, row, small};
+use crate::{ids, row, scores, small};
 
 #[test]
 fn parameters_are_those_of_the_built_model() {
@@ -59,6 +59,30 @@ fn multiply_accumulates_are_those_of_the_built_model() {
     assert_eq!(config.cache_bytes(), 2 * 4 * 2 * 2 * 4);
 }
 
+/// `sqrt(16)` times the table, wherever a token is read: whole windows, cached steps, branches.
+#[test]
+fn scaled_embeddings_are_those_of_a_larger_table() {
+    let device = Device::flex();
+    let (mut config, mut larger) = small(1, &device);
+    larger.embedding.weight = larger.embedding.weight.map(|table| table * 4.0);
+    config.scale_embeddings = true;
+    let scaled = config.init(1, &device);
+    let text = ids(12, 13, 2);
+    assert_eq!(
+        scores(&scaled, &text, &device),
+        scores(&larger, &text, &device)
+    );
+    let [of_scaled, of_larger] = [&scaled, &larger].map(|model| {
+        let mut cache = model.cache(1, 16, &device);
+        let hidden = model.step(row(&text, &device).unsqueeze_dim(2), &[0], &mut cache);
+        let logits = model.logits(hidden.squeeze_dim(0)).into_data();
+        let draws = &mut HostDraws::new(1);
+        let scored = score_window(model, &text, 1, 2, draws, &device);
+        (logits.iter::<f64>().collect::<Vec<_>>(), scored.brier)
+    });
+    assert_eq!(of_scaled, of_larger);
+}
+
 /// The published sizes: 281, 465 and 849 M parameters (CALM, table 1).
 #[test]
 fn published_sizes_have_the_published_parameters() {
@@ -73,6 +97,7 @@ fn published_sizes_have_the_published_parameters() {
             window: 2048,
             init_std: 0.02,
             tied_embeddings: false,
+            scale_embeddings: false,
             transformer: TransformerConfig {
                 layers,
                 hidden_size,
