@@ -163,8 +163,10 @@ fn show(comparison: &Comparison, out: &Path) -> Result<()> {
 
 fn summary(cell: &CellRecord) -> String {
     let kind = match cell.kind {
-        CellKind::Calm => format!("CALM, K = {}", cell.chunk_size),
-        CellKind::Baseline => "token model".to_owned(),
+        CellKind::Calm | CellKind::Local => {
+            format!("{}, K = {}", cell.kind.words(), cell.chunk_size)
+        }
+        CellKind::Baseline => cell.kind.words().to_owned(),
     };
     format!(
         "{} seed {} ({kind}): Brier-1 {} after {:.1e} FLOP",

@@ -108,7 +108,7 @@ pub(crate) fn train(
     let train_options = TrainOptions {
         out: directory.to_owned(),
         stages: match cell.kind {
-            CellKind::Calm => Stages::All,
+            CellKind::Calm | CellKind::Local => Stages::All,
             CellKind::Baseline => Stages::Baseline,
         },
         device: options.device,
@@ -141,13 +141,12 @@ enum Model {
 impl Model {
     fn load(kind: CellKind, run: &RunDir, device: &Device) -> Result<Self> {
         Ok(match kind {
-            CellKind::Calm => {
-                let checkpoint = language_model_checkpoint(run)?.checkpoint;
-                match checkpoint.config().is_local() {
-                    true => Self::Local(checkpoint.load_local(device)?),
-                    false => Self::Calm(checkpoint.load(device)?),
-                }
-            }
+            CellKind::Calm => Self::Calm(language_model_checkpoint(run)?.checkpoint.load(device)?),
+            CellKind::Local => Self::Local(
+                language_model_checkpoint(run)?
+                    .checkpoint
+                    .load_local(device)?,
+            ),
             CellKind::Baseline => Self::Token(baseline_checkpoint(run)?.checkpoint.load(device)?),
         })
     }
@@ -207,9 +206,7 @@ fn measure(
     let model = Model::load(cell.kind, &run, device)?;
     let (draws, costs) = match cell.kind {
         // Draws of a model with probabilities are prefixes.
-        CellKind::Calm if experiment.model.is_local() => {
-            (protocol.token_draws, Costs::calm(&experiment))
-        }
+        CellKind::Local => (protocol.token_draws, Costs::calm(&experiment)),
         CellKind::Calm => (protocol.draws, Costs::calm(&experiment)),
         CellKind::Baseline => (protocol.token_draws, Costs::token(&experiment)),
     };
@@ -346,6 +343,7 @@ impl Costs {
 fn stage_seconds(rows: &[MetricRow], kind: CellKind) -> Vec<(Stage, f64)> {
     let stages: &[Stage] = match kind {
         CellKind::Calm => &[Stage::Autoencoder, Stage::Lm],
+        CellKind::Local => &[Stage::Lm],
         CellKind::Baseline => &[Stage::Baseline],
     };
     stages
@@ -365,10 +363,7 @@ fn curve(
     costs: &Costs,
     windows: usize,
 ) -> Result<Vec<CurvePoint>> {
-    let stage = match kind {
-        CellKind::Calm => Stage::Lm,
-        CellKind::Baseline => Stage::Baseline,
-    };
+    let stage = kind.stage();
     let points: Vec<EvalPoint> = read_jsonl(&run.eval_history())?;
     let earlier: f64 = stage_seconds(rows, kind)
         .iter()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Judge, run_cell};
 use crate::grid::{Grid, reference};
 use crate::loaded;
-use crate::record::{CellRecord, MadeWith, Technique};
+use crate::record::{CellRecord, MadeWith, Technique, law_of};
 use crate::report::{Comparison, write};
 use crate::scaling::{Sample, fit};
 use crate::setting::{Observer, Options, Text};
@@ -19,13 +19,11 @@ use crate::{Error, Event, Result};
 /// Laws drawn for the intervals of the scaling law.
 const BOOTSTRAP: usize = 200;
 
-/// The learning curves of the CALMs as points of a scaling law.
+/// Learning curves as points of a scaling law.
 fn samples(cells: &[CellRecord]) -> Vec<Sample> {
-    let calms = cells
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| c.kind == CellKind::Calm);
-    calms
+    let kind = law_of(cells);
+    let models = cells.iter().enumerate().filter(|(_, c)| c.kind == kind);
+    models
         .flat_map(|(run, cell)| {
             cell.curve.iter().map(move |point| Sample {
                 run,
@@ -114,8 +112,7 @@ pub(crate) fn fit_split(
 pub(crate) fn share_autoencoders(cells: &mut [Cell], options: &Options<'_>) {
     let trains = |cell: &Cell| {
         let own = cell.experiment.autoencoder_from.is_empty();
-        let needs = cell.kind == CellKind::Calm && !cell.experiment.model.is_local();
-        own && cell.loaded.is_none() && needs
+        own && cell.loaded.is_none() && cell.kind == CellKind::Calm
     };
     // All that an autoencoder's training depends on, and nothing else.
     let training = |cell: &Cell| {

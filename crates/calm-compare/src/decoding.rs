@@ -73,7 +73,8 @@ impl Bench<'_> {
         Run::without_draft(begun, self.speed.tokens, self.speed.tokens)
     }
 
-    pub(crate) fn cached(&self, model: &TokenModel, prompt: &[u32], seed: u64) -> Run {
+    /// Plain decoding with a cache, of a model with probabilities.
+    pub(crate) fn cached<M: NextToken>(&self, model: &M, prompt: &[u32], seed: u64) -> Run {
         let begun = Instant::now();
         let prompts = [prompt.to_vec()];
         let (limits, device) = (self.limits(), self.device);

@@ -14,7 +14,7 @@ use crate::spec::{Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
-pub const GRIDS: [(&str, &str); 5] = [
+pub const GRIDS: [(&str, &str); 6] = [
     ("debug", include_str!("../../../presets/compare/debug.toml")),
     ("nano", include_str!("../../../presets/compare/nano.toml")),
     (
@@ -24,6 +24,10 @@ pub const GRIDS: [(&str, &str); 5] = [
     (
         "scaling",
         include_str!("../../../presets/compare/scaling.toml"),
+    ),
+    (
+        "frontier",
+        include_str!("../../../presets/compare/frontier.toml"),
     ),
     ("tune", include_str!("../../../presets/compare/tune.toml")),
 ];
@@ -268,6 +272,11 @@ impl Grid {
         }
         let of_seed = |&seed: &u64| {
             let mut overrides = self.set.clone();
+            overrides.extend(match config.kind {
+                CellKind::Calm => Some("model.decoder=autoencoder".to_owned()),
+                CellKind::Local => Some("model.decoder=local".to_owned()),
+                CellKind::Baseline => None,
+            });
             overrides.extend(config.set.iter().cloned());
             overrides.push(format!("seed={seed}"));
             let mut experiment = preset::resolve(&self.preset, &overrides)?;

@@ -28,14 +28,17 @@ pub(crate) fn read(model: &str, kind: CellKind, run: &str) -> Result<Cell> {
         return Err(bad(format!("is not finished; {}", go_on(kind, run))));
     }
     let summary = Summary::load(&directory.summary()).map_err(|e| unread(&e))?;
-    let (scored, what, of_kind) = match kind {
-        CellKind::Calm => (summary.calm.is_some(), "CALM", "calm"),
-        CellKind::Baseline => (summary.baseline.is_some(), "token model", "baseline"),
+    let local = experiment.model.is_local();
+    let scored = match kind {
+        CellKind::Calm => summary.calm.is_some() && !local,
+        CellKind::Local => summary.calm.is_some() && local,
+        CellKind::Baseline => summary.baseline.is_some(),
     };
     if !scored {
         return Err(bad(format!(
-            "holds no finished {what}, which kind = \"{of_kind}\" needs; train it there, or \
-             change the kind"
+            "holds no finished {}, which kind = \"{}\" needs; train it there, or change the kind",
+            kind.words(),
+            kind.name(),
         )));
     }
     let info = RunInfo::load(&directory.run()).map_err(|e| unread(&e))?;
@@ -89,8 +92,11 @@ pub(crate) fn check(cell: &Cell, text: &Text, options: &Options<'_>) -> Result<(
     }
     let (experiment, window) = (&cell.experiment, cell.experiment.model.window);
     let (state, asked) = match cell.kind {
-        CellKind::Calm => {
-            let before = experiment.autoencoder.total_tokens(window);
+        CellKind::Calm | CellKind::Local => {
+            let before = match cell.kind {
+                CellKind::Calm => experiment.autoencoder.total_tokens(window),
+                _ => 0,
+            };
             let asked = [before, experiment.lm.total_tokens(window)];
             let checkpoint = language_model_checkpoint(&directory);
             (
@@ -137,7 +143,7 @@ fn bad_run(cell: &str, run: &str, detail: String) -> Error {
 
 fn go_on(kind: CellKind, run: &str) -> String {
     let stage = match kind {
-        CellKind::Calm => "",
+        CellKind::Calm | CellKind::Local => "",
         CellKind::Baseline => " --stage baseline",
     };
     format!("go on with it by `cargo xtask train --resume{stage} --out {run}`")

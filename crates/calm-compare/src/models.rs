@@ -169,7 +169,7 @@ fn mean<T>(seeds: &[&T], value: impl Fn(&T) -> f64, error: impl Fn(&T) -> f64) -
     (mean, (text * text + between).sqrt())
 }
 
-/// Every CALM against the token models; nothing where there are none.
+/// Every next-vector model against the token models; nothing where there are none.
 pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
     let baselines: Vec<&Model<'_>> = models
         .iter()
@@ -194,7 +194,7 @@ pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
     };
     models
         .iter()
-        .filter(|m| m.kind() == CellKind::Calm)
+        .filter(|m| m.kind().is_next_vector())
         .map(|model| Verdict {
             model: model.name.to_owned(),
             training_flops: on_curves(model, |p| p.train_flops),

@@ -100,6 +100,17 @@ pub(crate) fn same_machine(a: &Host, b: &Host) -> bool {
     told(a) == told(b)
 }
 
+/// What a comparison's scaling law is of: its CALMs, or where it has none its local decoders. They
+/// are different methods, and one law would mix them.
+pub(crate) fn law_of(cells: &[CellRecord]) -> CellKind {
+    let calm = cells.iter().any(|cell| cell.kind == CellKind::Calm);
+    if calm {
+        CellKind::Calm
+    } else {
+        CellKind::Local
+    }
+}
+
 /// Brier scores under the comparison's protocol. Arrays hold n = 1..4.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
@@ -204,7 +215,8 @@ pub struct SpeedRow {
     pub first_token_seconds: f64,
     /// Tokens per second after that, all texts together.
     pub tokens_per_s: f64,
-    /// Generative steps per 1,000 tokens of a text.
+    /// Generative steps per 1,000 tokens of a text; of a local decoder its own, whose backbone takes
+    /// one for K of them.
     pub steps_per_1000_tokens: f64,
 }
 
@@ -266,14 +278,10 @@ fn columns(r: &CellRecord, batches: &[usize]) -> Vec<(String, String)> {
     fn some(value: Option<impl ToString>) -> String {
         value.map_or(String::new(), |value| value.to_string())
     }
-    let kind = match r.kind {
-        CellKind::Calm => "calm",
-        CellKind::Baseline => "baseline",
-    };
     let s = &r.scores;
     let mut columns: Vec<(String, String)> = [
         ("model", r.model.clone()),
-        ("kind", kind.to_owned()),
+        ("kind", r.kind.name().to_owned()),
         ("seed", r.seed.to_string()),
         ("chunk_size", r.chunk_size.to_string()),
         ("parameters", r.parameters.to_string()),

@@ -12,7 +12,7 @@ use crate::frontier::Point;
 use crate::grid::{GRIDS, Grid};
 use crate::models::{Model, Verdict, models, sentence, verdicts};
 use crate::plan::Scaling;
-use crate::record::{CellRecord, Technique, to_csv};
+use crate::record::{CellRecord, Technique, law_of, to_csv};
 use crate::scaling::{Fit, FitError, Law};
 use crate::spec::CellKind;
 use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
@@ -60,7 +60,7 @@ pub(crate) fn write(comparison: &Comparison, out: &Path) -> Result<()> {
             autoencoder_tokens: comparison
                 .cells
                 .iter()
-                .filter(|cell| cell.kind == CellKind::Calm)
+                .filter(|cell| cell.kind == law_of(&comparison.cells))
                 .map(|cell| (cell.chunk_size, cell.autoencoder_tokens as f64))
                 .collect(),
         }),

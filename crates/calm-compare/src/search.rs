@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use calm_records::{EvalPoint, Stage, read_jsonl, write_atomic};
+use calm_records::{EvalPoint, read_jsonl, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::train;
@@ -298,13 +298,12 @@ fn judged(
         }
         Err(error) => return Err(error),
     }
-    let stage = match cell.kind {
-        CellKind::Calm => Stage::Lm,
-        CellKind::Baseline => Stage::Baseline,
-    };
     let history = options.run(cell)?.eval_history();
     let points: Vec<EvalPoint> = read_jsonl(&history)?;
-    let last = points.iter().rev().find(|point| point.stage == stage);
+    let last = points
+        .iter()
+        .rev()
+        .find(|point| point.stage == cell.kind.stage());
     last.and_then(judged_at)
         .map(|judged| Some(Some(judged)))
         .ok_or_else(|| no_evaluation(&history))

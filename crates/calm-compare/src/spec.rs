@@ -1,6 +1,7 @@
 //! What one cell is: its kind, its experiment, where it is loaded from, and how it is judged.
 
 use calm_eval::EvalConfig;
+use calm_records::Stage;
 use calm_train::Experiment;
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +52,43 @@ pub struct SpeedConfig {
 pub enum CellKind {
     /// A CALM, its autoencoder included.
     Calm,
+    /// A backbone with a local decoder: not CALM's method.
+    Local,
     /// A token model.
     Baseline,
+}
+
+impl CellKind {
+    /// Its name in grids and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Local => "local",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// What it is, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Calm => "CALM",
+            Self::Local => "local decoder",
+            Self::Baseline => "token model",
+        }
+    }
+
+    /// Whether it predicts vectors.
+    pub fn is_next_vector(self) -> bool {
+        self != Self::Baseline
+    }
+
+    /// The stage that trains the model itself.
+    pub(crate) fn stage(self) -> Stage {
+        match self {
+            Self::Calm | Self::Local => Stage::Lm,
+            Self::Baseline => Stage::Baseline,
+        }
+    }
 }
 
 /// One training: a cell with a seed, to be made or loaded.
@@ -87,7 +123,7 @@ impl Cell {
     /// Tokens per step, K; 1 for a token model.
     pub fn chunk_size(&self) -> usize {
         match self.kind {
-            CellKind::Calm => self.experiment.model.chunk_size,
+            CellKind::Calm | CellKind::Local => self.experiment.model.chunk_size,
             CellKind::Baseline => 1,
         }
     }
@@ -119,7 +155,7 @@ pub(crate) fn alike(a: &Cell, b: &Cell) -> bool {
         e.samples = reference.samples.clone();
         e.checkpoint = reference.checkpoint.clone();
         match cell.kind {
-            CellKind::Calm => e.baseline = reference.baseline.clone(),
+            CellKind::Calm | CellKind::Local => e.baseline = reference.baseline.clone(),
             CellKind::Baseline => {
                 e.model = reference.model.clone();
                 e.autoencoder = reference.autoencoder.clone();

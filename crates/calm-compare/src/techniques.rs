@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, TokenSampler};
-use calm_lm::{CalmModel, ModelConfig};
+use calm_lm::{CalmModel, LocalModel, ModelConfig};
 use calm_nn::Cost;
 use calm_train::{baseline_checkpoint, language_model_checkpoint};
 
@@ -17,9 +17,9 @@ use crate::setting::{Options, Text};
 use crate::spec::{Cell, CellKind};
 use crate::speed::median;
 
-/// A CALM of the grid, loaded.
-struct LoadedCalm {
-    model: CalmModel,
+/// A next-vector model of the grid, loaded.
+struct LoadedCalm<M> {
+    model: M,
     config: ModelConfig,
     name: String,
 }
@@ -62,25 +62,28 @@ pub(crate) fn techniques(
             name: cell.model.clone(),
         })
     };
-    let load_calm = |cell: &Cell| -> Result<LoadedCalm> {
-        let checkpoint = language_model_checkpoint(&options.run(cell)?)?.checkpoint;
-        Ok(LoadedCalm {
-            model: checkpoint.load(device)?,
-            config: checkpoint.config().clone(),
-            name: cell.model.clone(),
-        })
-    };
     let small = match draft {
         Some((draft, _)) if draft.model != target.model => Some(load_token(draft)?),
         _ => None,
     };
     let target = load_token(target)?;
-    let calms = firsts
-        .iter()
-        // A local decoder's speed stands with its cell; the rows here are of CALM's own method.
-        .filter(|(cell, _)| cell.kind == CellKind::Calm && !cell.experiment.model.is_local())
-        .map(|(cell, _)| load_calm(cell))
-        .collect::<Result<Vec<_>>>()?;
+    let (mut calms, mut locals) = (Vec::new(), Vec::new());
+    for (cell, _) in firsts.iter().filter(|(cell, _)| cell.kind.is_next_vector()) {
+        let checkpoint = language_model_checkpoint(&options.run(cell)?)?.checkpoint;
+        let (config, name) = (checkpoint.config().clone(), cell.model.clone());
+        match cell.kind {
+            CellKind::Local => locals.push(LoadedCalm {
+                model: checkpoint.load_local(device)?,
+                config,
+                name,
+            }),
+            _ => calms.push(LoadedCalm {
+                model: checkpoint.load(device)?,
+                config,
+                name,
+            }),
+        }
+    }
     let bench = Bench {
         speed: &grid.speed,
         device,
@@ -88,7 +91,14 @@ pub(crate) fn techniques(
         window: target.config.window,
         sampler: TokenSampler::new(1.0, None, None).expect("a temperature of 1"),
     };
-    let rows = decoding_rows(&bench, &target, small.as_ref(), &calms, options.interrupt);
+    let next_vector = (calms.as_slice(), locals.as_slice());
+    let rows = decoding_rows(
+        &bench,
+        &target,
+        small.as_ref(),
+        next_vector,
+        options.interrupt,
+    );
     Ok(rows.map(|mut rows| {
         rows.extend(attention_rows(&target.config, &grid.speed, device));
         rows
@@ -108,7 +118,7 @@ fn decoding_rows(
     bench: &Bench<'_>,
     target: &LoadedToken,
     small: Option<&LoadedToken>,
-    calms: &[LoadedCalm],
+    (calms, locals): (&[LoadedCalm<CalmModel>], &[LoadedCalm<LocalModel>]),
     interrupt: &AtomicBool,
 ) -> Option<Vec<Technique>> {
     let LoadedToken {
@@ -200,6 +210,41 @@ fn decoding_rows(
                 "another model: its quality must be compared first",
             ),
             run: Box::new(move |prompt, seed| bench.calm(model, config, prompt, seed)),
+        });
+    }
+
+    for local in locals {
+        let LoadedCalm {
+            model: draft,
+            config: of_draft,
+            name: by,
+        } = local;
+        let k = of_draft.chunk_size;
+        let own = of_draft.cache_bytes_per_token();
+        entries.push(Entry {
+            technique: row(
+                format!("{by} (K = {k}, local decoder)"),
+                "one step of the backbone for K tokens, one of a small transformer over near tokens \
+                 for each",
+                Some(own),
+                "its own; see the scores",
+                "another model: its quality must be compared first",
+            ),
+            run: Box::new(move |prompt, seed| bench.cached(draft, prompt, seed)),
+        });
+        entries.push(Entry {
+            technique: row(
+                format!("{name}, speculation by {by}"),
+                "the local decoder proposes, one pass verifies",
+                Some(config.cache_bytes() as f64 + own),
+                &same,
+                "pays where the draft is much cheaper and mostly right",
+            ),
+            run: Box::new(move |prompt, seed| {
+                let (device, window) = (bench.device, bench.window);
+                let drafter = ModelDrafter::new(draft, bench.sampler, window, device);
+                bench.speculative(model, drafter, prompt, seed)
+            }),
         });
     }
 

@@ -37,6 +37,9 @@ impl Place {
                 "model.autoencoder.intermediate_size=24",
                 "model.backbone.hidden_size=16",
                 "model.backbone.intermediate_size=24",
+                "model.local.hidden_size=16",
+                "model.local.intermediate_size=24",
+                "model.local.vector_size=8",
                 "baseline.transformer.hidden_size=16",
                 "baseline.transformer.intermediate_size=24",
                 "autoencoder.steps=4",
@@ -142,18 +145,19 @@ fn a_comparison_scores_every_cell_on_the_same_positions_and_writes_its_files() {
     let place = Place::new();
     let comparison = place.compare(None).unwrap().0.unwrap();
     let cells = &comparison.cells;
-    assert_eq!(cells.len(), 5);
+    assert_eq!(cells.len(), 6);
     for cell in cells {
         // Windows of 16 tokens, multiples of 4 with four tokens left: 4, 8, 12.
         assert_eq!(cell.scores.positions, 9, "{}", cell.model);
         assert_eq!(cell.scores.unigram, cells[0].scores.unigram);
-        assert_eq!(
-            cell.cross_entropy.is_some(),
-            cell.kind == CellKind::Baseline
-        );
+        assert_eq!(cell.cross_entropy.is_some(), cell.kind != CellKind::Calm);
         assert_eq!(cell.curve.len(), 3);
         assert!(cell.train_flops > 0.0 && cell.train_seconds > 0.0);
-        let steps = 1000.0 / cell.chunk_size as f64;
+        let tokens_per_step = match cell.kind {
+            CellKind::Calm => cell.chunk_size,
+            CellKind::Local | CellKind::Baseline => 1,
+        };
+        let steps = 1000.0 / tokens_per_step as f64;
         for row in &cell.speed {
             assert_eq!(row.steps_per_1000_tokens, steps);
             assert!(row.tokens_per_s > 0.0 && row.first_token_seconds > 0.0);
@@ -176,6 +180,8 @@ fn a_comparison_scores_every_cell_on_the_same_positions_and_writes_its_files() {
         "lookup",
         "by token-32",
         "calm-k4",
+        "by local-k4",
+        "K = 4, local decoder",
         "fused",
     ] {
         assert!(
@@ -191,12 +197,12 @@ fn a_comparison_scores_every_cell_on_the_same_positions_and_writes_its_files() {
 
     let out = place.out();
     let csv = read(&out.join("cells.csv"));
-    assert_eq!(csv.lines().count(), 6);
+    assert_eq!(csv.lines().count(), 7);
     let columns = csv.lines().next().unwrap().split(',').count();
     assert!(csv.lines().all(|line| line.split(',').count() == columns));
     let json: serde_json::Value =
         serde_json::from_str(&read(&out.join("comparison.json"))).unwrap();
-    assert_eq!(json["verdicts"].as_array().unwrap().len(), 2);
+    assert_eq!(json["verdicts"].as_array().unwrap().len(), 3);
     let page = read(&out.join("compare.html"));
     for part in [
         "calm-k4",

@@ -15,7 +15,7 @@ fn axis(kind: CellKind, name: &str, values: &[&str]) -> Axis {
     }
 }
 
-/// A token model and a CALM, a learning rate that no training survives among those to try.
+/// A token model and a CALM; a learning rate that no training survives among those to try.
 fn place() -> Place {
     let mut place = Place::new();
     place.grid.cells = vec![place.grid.cells[1].clone(), place.grid.cells[2].clone()];
