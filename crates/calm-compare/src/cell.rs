@@ -151,7 +151,8 @@ impl Model {
         })
     }
 
-    /// Brier scores, and cross-entropy where the model has one; `None` where it was interrupted.
+    /// Brier scores, and every window's cross-entropy where the model has one; `None` where it was
+    /// interrupted.
     fn score(
         &self,
         eval: &EvalConfig,
@@ -159,7 +160,7 @@ impl Model {
         (text, part): (&Text, Part),
         options: &Options<'_>,
         observe: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<(BrierReport, Option<f64>)>> {
+    ) -> Result<Option<(BrierReport, Option<Vec<f64>>)>> {
         let (counts, tokens, device) = (&text.unigram, text.store.part(part), options.device);
         let windows = spread(tokens, window, eval.windows)?;
         let of = windows.len();
@@ -167,8 +168,10 @@ impl Model {
             observe(Event::Train(calm_train::Event::Scoring { done, of }));
             !options.interrupt.load(Ordering::SeqCst)
         };
-        fn with_probabilities(report: Option<TokenReport>) -> Option<(BrierReport, Option<f64>)> {
-            report.map(|report| (report.aligned, Some(report.cross_entropy)))
+        fn with_probabilities(
+            report: Option<TokenReport>,
+        ) -> Option<(BrierReport, Option<Vec<f64>>)> {
+            report.map(|report| (report.aligned, Some(report.window_cross_entropy)))
         }
         Ok(match self {
             Self::Calm(model) => {
@@ -213,8 +216,7 @@ fn measure(
     let eval = protocol.eval(draws);
     // Reported on one part, compared along the way on the other.
     let reported = (*text, Part::Test);
-    let Some((report, cross_entropy)) = model.score(&eval, window, reported, options, observe)?
-    else {
+    let Some((report, nats)) = model.score(&eval, window, reported, options, observe)? else {
         return Ok(None);
     };
     let rows: Vec<MetricRow> = read_jsonl(&run.metrics())?;
@@ -230,7 +232,8 @@ fn measure(
     // The end belongs to the frontier of every model.
     if curve.last().is_none_or(|last| last.tokens != costs.tokens) {
         let compared = (*text, Part::Validation);
-        let Some((report, _)) = model.score(progress, window, compared, options, observe)? else {
+        let Some((report, nats)) = model.score(progress, window, compared, options, observe)?
+        else {
             return Ok(None);
         };
         curve.push(CurvePoint {
@@ -240,6 +243,7 @@ fn measure(
             brier_1: report.estimate.brier[0],
             brier_1_se: report.estimate.brier_se[0],
             window_brier_1: report.window_brier_1,
+            window_cross_entropy: nats,
         });
     }
     memory::forget_peak();
@@ -271,7 +275,10 @@ fn measure(
         cache_bytes_per_token: costs.cache,
         windows: report.window_brier_1.len(),
         scores: (&report).into(),
-        cross_entropy,
+        cross_entropy: nats
+            .as_ref()
+            .map(|nats| nats.iter().sum::<f64>() / nats.len() as f64),
+        window_cross_entropy: nats,
         curve,
         speed,
     }))
@@ -387,6 +394,7 @@ fn curve(
                 brier_1: point.brier?[0],
                 brier_1_se: point.brier_se?[0],
                 window_brier_1: point.window_brier_1.clone()?,
+                window_cross_entropy: point.window_cross_entropy.clone(),
             })
         })
         .filter(|point| point.window_brier_1.len() == windows)

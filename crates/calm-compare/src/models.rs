@@ -26,6 +26,40 @@ pub(crate) struct Verdict {
     pub inference_flops: Finding,
     /// By seconds per token at batch 1, over the final scores.
     pub seconds_per_token: Finding,
+    /// With the cross-entropy for a quality, of a model that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_cross_entropy: Option<ByCrossEntropy>,
+}
+
+/// What a model with a likelihood says against the frontier of the token models' cross-entropies.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ByCrossEntropy {
+    /// By training FLOPs, over the learning curves.
+    pub training_flops: Finding,
+    /// By inference FLOPs per token, over the final scores.
+    pub inference_flops: Finding,
+    /// By seconds per token at batch 1, over the final scores.
+    pub seconds_per_token: Finding,
+}
+
+/// A quality of every window, higher is better; `None` where a model has none.
+struct Quality {
+    of_cell: fn(&CellRecord) -> Option<Vec<f64>>,
+    of_point: fn(&CurvePoint) -> Option<Vec<f64>>,
+}
+
+const BRIER_1: Quality = Quality {
+    of_cell: |cell| Some(cell.scores.window_brier_1.clone()),
+    of_point: |point| Some(point.window_brier_1.clone()),
+};
+
+const LOG_LIKELIHOOD: Quality = Quality {
+    of_cell: |cell| cell.window_cross_entropy.as_deref().map(negative),
+    of_point: |point| point.window_cross_entropy.as_deref().map(negative),
+};
+
+fn negative(nats: &[f64]) -> Vec<f64> {
+    nats.iter().map(|nats| -nats).collect()
 }
 
 pub(crate) fn models(cells: &[CellRecord]) -> Vec<Model<'_>> {
@@ -129,29 +163,38 @@ impl Model<'_> {
         first.iter().filter_map(|p| of_all(p.tokens)).collect()
     }
 
-    /// Final Brier-1 of every seed and window, as model number `model`.
-    fn measured(&self, model: usize, cost: impl Fn(&CellRecord) -> f64) -> Measured {
-        Measured {
+    /// The final quality of every seed and window, as model number `model`.
+    fn measured(
+        &self,
+        model: usize,
+        quality: &Quality,
+        cost: impl Fn(&CellRecord) -> f64,
+    ) -> Option<Measured> {
+        let seeds = self.cells.iter().map(|c| (quality.of_cell)(c));
+        Some(Measured {
             model,
             cost: self.mean(cost, |_| 0.0).0,
-            quality: self
-                .cells
-                .iter()
-                .map(|c| c.scores.window_brier_1.clone())
-                .collect(),
-        }
+            quality: seeds.collect::<Option<_>>()?,
+        })
     }
 
-    /// The same along the learning curves.
-    fn measured_curve(&self, model: usize, cost: impl Fn(&CurvePoint) -> f64) -> Vec<Measured> {
-        self.curve_points()
-            .iter()
-            .map(|seeds| Measured {
+    /// The same along the learning curves, of the points that have it.
+    fn measured_curve(
+        &self,
+        model: usize,
+        quality: &Quality,
+        cost: impl Fn(&CurvePoint) -> f64,
+    ) -> Vec<Measured> {
+        let points = self.curve_points();
+        let points = points.iter().filter_map(|seeds| {
+            let of_seeds = seeds.iter().map(|p| (quality.of_point)(p));
+            Some(Measured {
                 model,
                 cost: mean(seeds, |p| cost(p), |_| 0.0).0,
-                quality: seeds.iter().map(|p| p.window_brier_1.clone()).collect(),
+                quality: of_seeds.collect::<Option<_>>()?,
             })
-            .collect()
+        });
+        points.collect()
     }
 }
 
@@ -179,32 +222,45 @@ pub(crate) fn verdicts(models: &[Model<'_>]) -> Vec<Verdict> {
         return Vec::new();
     }
     let numbered = || baselines.iter().enumerate().map(|(i, b)| (i + 1, b));
-    let on_curves = |model: &Model<'_>, cost: fn(&CurvePoint) -> f64| {
+    let on_curves = |model: &Model<'_>, quality: &Quality, cost: fn(&CurvePoint) -> f64| {
         let reference: Vec<Measured> = numbered()
-            .flat_map(|(i, b)| b.measured_curve(i, cost))
+            .flat_map(|(i, b)| b.measured_curve(i, quality, cost))
             .collect();
-        match model.measured_curve(0, cost).last() {
+        match model.measured_curve(0, quality, cost).last() {
             Some(last) => compare(last, &reference),
             None => Finding::Apart,
         }
     };
-    let on_scores = |model: &Model<'_>, cost: fn(&CellRecord) -> f64| {
-        let reference: Vec<Measured> = numbered().map(|(i, b)| b.measured(i, cost)).collect();
-        compare(&model.measured(0, cost), &reference)
+    let on_scores = |model: &Model<'_>, quality: &Quality, cost: fn(&CellRecord) -> f64| {
+        let reference: Vec<Measured> = numbered()
+            .filter_map(|(i, b)| b.measured(i, quality, cost))
+            .collect();
+        match model.measured(0, quality, cost) {
+            Some(ours) => compare(&ours, &reference),
+            None => Finding::Apart,
+        }
     };
-    models
-        .iter()
-        .filter(|m| m.kind().is_next_vector())
-        .map(|model| Verdict {
+    let seconds = |c: &CellRecord| c.speed_at(1).map_or(f64::NAN, |row| 1.0 / row.tokens_per_s);
+    let of_model = |model: &&Model<'_>| {
+        let has = model
+            .cells
+            .iter()
+            .all(|c| (LOG_LIKELIHOOD.of_cell)(c).is_some());
+        Verdict {
             model: model.name.to_owned(),
-            training_flops: on_curves(model, |p| p.train_flops),
-            training_seconds: on_curves(model, |p| p.train_seconds),
-            inference_flops: on_scores(model, |c| c.infer_flops_per_token),
-            seconds_per_token: on_scores(model, |c| {
-                c.speed_at(1).map_or(f64::NAN, |row| 1.0 / row.tokens_per_s)
+            training_flops: on_curves(model, &BRIER_1, |p| p.train_flops),
+            training_seconds: on_curves(model, &BRIER_1, |p| p.train_seconds),
+            inference_flops: on_scores(model, &BRIER_1, |c| c.infer_flops_per_token),
+            seconds_per_token: on_scores(model, &BRIER_1, seconds),
+            by_cross_entropy: has.then(|| ByCrossEntropy {
+                training_flops: on_curves(model, &LOG_LIKELIHOOD, |p| p.train_flops),
+                inference_flops: on_scores(model, &LOG_LIKELIHOOD, |c| c.infer_flops_per_token),
+                seconds_per_token: on_scores(model, &LOG_LIKELIHOOD, seconds),
             }),
-        })
-        .collect()
+        }
+    };
+    let next_vector = models.iter().filter(|m| m.kind().is_next_vector());
+    next_vector.map(|model| of_model(&model)).collect()
 }
 
 /// An interval in words; an end that is open is not named.
@@ -217,9 +273,9 @@ fn span(low: Option<String>, high: Option<String>) -> String {
     }
 }
 
-/// A verdict in words.
-pub(crate) fn sentence(verdict: &Verdict) -> String {
-    let say = |finding: &Finding, cost: &str| match finding {
+/// A finding in words; `better` and `worse` say what a higher and a lower quality is.
+fn say(finding: &Finding, cost: &str, [better, worse]: [&str; 2]) -> String {
+    match finding {
         Finding::EqualQuality { saving, interval } => {
             let [low, high] = *interval;
             // Above twice the cost a factor reads better than a percentage.
@@ -247,9 +303,9 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
             difference,
             interval,
         } => format!(
-            "at equal {cost}, Brier-1 {} by {} (95 % interval {} to {}); its quality \
+            "at equal {cost}, {} by {} (95 % interval of the difference {} to {}); its quality \
              is not within theirs, or too uncertain to tell, so no saving is stated",
-            if *difference < 0.0 { "lower" } else { "higher" },
+            if *difference < 0.0 { worse } else { better },
             format::significant(difference.abs(), 2),
             format::significant(interval[0], 2),
             format::significant(interval[1], 2),
@@ -261,7 +317,13 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
             "in {cost} it lies outside of what the token models cover, or too near to the end to \
              tell: nothing is stated"
         ),
-    };
+    }
+}
+
+/// A verdict in words.
+pub(crate) fn sentence(verdict: &Verdict) -> String {
+    let say =
+        |finding: &Finding, cost: &str| say(finding, cost, ["Brier-1 higher", "Brier-1 lower"]);
     format!(
         "{}: {}; {}; {}; {}.",
         verdict.model,
@@ -270,6 +332,22 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
         say(&verdict.inference_flops, "inference FLOPs"),
         say(&verdict.seconds_per_token, "time per token at batch 1"),
     )
+}
+
+/// A verdict by cross-entropy in words, where there is one.
+pub(crate) fn sentence_by_cross_entropy(verdict: &Verdict) -> Option<String> {
+    let by = verdict.by_cross_entropy.as_ref()?;
+    let say = |finding: &Finding, cost: &str| {
+        let words = ["nats a token lower", "nats a token higher"];
+        say(finding, cost, words)
+    };
+    Some(format!(
+        "{}, quality being perplexity: {}; {}; {}.",
+        verdict.model,
+        say(&by.training_flops, "training FLOPs"),
+        say(&by.inference_flops, "inference FLOPs"),
+        say(&by.seconds_per_token, "time per token at batch 1"),
+    ))
 }
 
 #[cfg(test)]
@@ -287,6 +365,7 @@ mod tests {
             brier_1,
             brier_1_se: 0.0,
             window_brier_1: vec![brier_1; 2],
+            window_cross_entropy: None,
         };
         CellRecord {
             made_with: MadeWith {
@@ -337,6 +416,7 @@ mod tests {
             },
             windows: 2,
             cross_entropy: None,
+            window_cross_entropy: None,
             curve: tokens.iter().map(point).collect(),
             speed: Vec::new(),
         }
@@ -352,7 +432,7 @@ mod tests {
             .map(|(point, _)| point.cost)
             .collect();
         assert_eq!(costs, [40.0, 60.0]);
-        let measured = model.measured_curve(1, |p| p.train_flops);
+        let measured = model.measured_curve(1, &BRIER_1, |p| p.train_flops);
         assert_eq!(measured[1].quality, [[0.1; 2], [0.3; 2]]);
         approx::assert_relative_eq!(measured[1].point().quality, 0.2, max_relative = 1e-12);
     }
@@ -369,6 +449,50 @@ mod tests {
         assert_eq!(verdicts(&models(&both)).len(), 1);
     }
 
+    /// A token model whose cross-entropy falls by 1 nat with twice the work, and a local decoder that
+    /// reaches its middle at half the work.
+    #[test]
+    fn models_with_a_likelihood_are_compared_by_it_too() {
+        let with_nats = |kind, costs: &[u64], nats: &[f64]| {
+            let mut cell = cell(costs, 0.1);
+            cell.kind = kind;
+            cell.model = kind.name().to_owned();
+            for (point, &nats) in cell.curve.iter_mut().zip(nats) {
+                point.window_cross_entropy = Some(vec![nats - 0.01, nats + 0.01]);
+            }
+            let last = cell.curve.last().unwrap().window_cross_entropy.clone();
+            cell.window_cross_entropy = last;
+            cell
+        };
+        let token = with_nats(CellKind::Baseline, &[1, 2, 4], &[5.0, 4.0, 3.0]);
+        let local = with_nats(CellKind::Local, &[1], &[4.0]);
+        let verdicts = verdicts(&models(&[token.clone(), local.clone()]));
+        let [verdict] = verdicts.as_slice() else {
+            panic!("{verdicts:?}");
+        };
+        let by = verdict.by_cross_entropy.as_ref().unwrap();
+        let Finding::EqualQuality { saving, .. } = by.training_flops else {
+            panic!("{by:?}");
+        };
+        approx::assert_relative_eq!(saving, 0.5, max_relative = 1e-9);
+        let words = sentence_by_cross_entropy(verdict).unwrap();
+        assert!(
+            words.contains("quality being perplexity: 50 % less training FLOPs"),
+            "{words}"
+        );
+        // Lower at the one inference cost, and said so.
+        assert!(
+            words.contains("inference FLOPs, nats a token higher by 1"),
+            "{words}"
+        );
+        // A CALM has none, and records from before lack it.
+        let mut calm = local.clone();
+        (calm.kind, calm.window_cross_entropy) = (CellKind::Calm, None);
+        let verdicts = super::verdicts(&models(&[token, calm]));
+        assert!(verdicts[0].by_cross_entropy.is_none());
+        assert!(sentence_by_cross_entropy(&verdicts[0]).is_none());
+    }
+
     #[test]
     fn a_verdict_says_percent_or_times() {
         let of = |saving: f64, interval: [f64; 2]| {
@@ -380,6 +504,7 @@ mod tests {
                 training_seconds: Finding::Apart,
                 inference_flops: Finding::Dominated,
                 seconds_per_token: Finding::Dominated,
+                by_cross_entropy: None,
             })
         };
         let less = of(0.44, [0.4, 0.5]);

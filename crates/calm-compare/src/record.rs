@@ -53,6 +53,9 @@ pub struct CellRecord {
     pub windows: usize,
     /// Cross-entropy per token in nats; a CALM has none.
     pub cross_entropy: Option<f64>,
+    /// The same of every window; records from before 2026-11-28 lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_cross_entropy: Option<Vec<f64>>,
     /// Quality on the way, by cost; the last point is that of the end.
     pub curve: Vec<CurvePoint>,
     /// Decoding.
@@ -175,6 +178,10 @@ pub struct CurvePoint {
     pub brier_1_se: f64,
     /// The same of every window.
     pub window_brier_1: Vec<f64>,
+    /// Cross-entropy of every window, nats a token, of a model that has a likelihood; records from
+    /// before 2026-11-28 lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_cross_entropy: Option<Vec<f64>>,
 }
 
 /// One way to be efficient, at batch 1.

@@ -20,6 +20,8 @@ pub struct TokenReport {
     pub cross_entropy: f64,
     /// Its standard error over windows.
     pub cross_entropy_se: f64,
+    /// Cross-entropy of every window.
+    pub window_cross_entropy: Vec<f64>,
 }
 
 impl TokenReport {
@@ -84,6 +86,7 @@ pub fn evaluate_tokens<M: NextToken>(
         everywhere: everywhere.then(|| all.report(&windows)).transpose()?,
         cross_entropy: mean,
         cross_entropy_se: (square / (count - 1.0) / count).sqrt(),
+        window_cross_entropy: means,
     }))
 }
 
@@ -154,6 +157,8 @@ mod tests {
         close(everywhere.estimate.brier[1], sums[0] / 60.0);
         close(found.aligned.estimate.brier[1], sums[1] / 15.0);
         close(found.cross_entropy, surprisal / 75.0);
+        let windows = &found.window_cross_entropy;
+        close(windows.iter().sum::<f64>() / 5.0, found.cross_entropy);
         close(found.perplexity().ln(), found.cross_entropy);
         assert_eq!(run(&config(6, 2)).aligned.estimate.positions, 10);
 

@@ -139,6 +139,9 @@ pub struct EvalPoint {
     /// Brier-1 of every window, to compare models window by window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_brier_1: Option<Vec<f64>>,
+    /// Cross-entropy of every window, of a model that has a likelihood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_cross_entropy: Option<Vec<f64>>,
     /// How the Brier figures were obtained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
@@ -184,6 +187,7 @@ mod tests {
             permuted_loss_ratio: None,
             noiseless_token_accuracy: None,
             window_brier_1: None,
+            window_cross_entropy: None,
             protocol: None,
         };
         let json = serde_json::to_string(&point).unwrap();

@@ -131,6 +131,7 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()
         permuted_loss_ratio: None,
         noiseless_token_accuracy: None,
         window_brier_1: None,
+        window_cross_entropy: None,
         protocol: None,
     };
     for step in (100..=900).step_by(100) {

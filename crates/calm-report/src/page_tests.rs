@@ -52,6 +52,7 @@ fn full() -> (tempfile::TempDir, RunDir) {
             permuted_loss_ratio: None,
             noiseless_token_accuracy: None,
             window_brier_1: None,
+            window_cross_entropy: None,
             protocol: summary().protocol,
         };
         history.write(&point).unwrap();

@@ -320,6 +320,7 @@ fn empty_point(stage: Stage) -> EvalPoint {
         permuted_loss_ratio: None,
         noiseless_token_accuracy: None,
         window_brier_1: None,
+        window_cross_entropy: None,
         protocol: None,
     }
 }
