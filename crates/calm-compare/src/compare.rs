@@ -43,8 +43,8 @@ fn samples(cells: &[CellRecord]) -> Vec<Sample> {
 /// cell.
 ///
 /// # Errors
-/// A grid that can't be compared or is a search, a run that can't be loaded into it, a directory that holds cells
-/// of another grid, and whatever goes wrong in training.
+/// A grid that can't be compared or is a search, a run that can't be loaded into it, a directory that
+/// holds cells of another grid, and whatever goes wrong in training.
 pub fn compare(
     grid: &Grid,
     options: &Options<'_>,

@@ -9,8 +9,7 @@ use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
 use crate::loaded;
-use crate::search::Axis;
-use crate::spec::{Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
+use crate::spec::{Axis, Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.

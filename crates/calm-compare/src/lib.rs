@@ -49,6 +49,6 @@ pub use grid::{CellConfig, GRIDS, Grid};
 pub use plan::{Choice, Plan, Scaling, plan};
 pub use record::{CellRecord, CurvePoint, MadeWith, Scores, SpeedRow, Technique, to_csv};
 pub use report::Comparison;
-pub use search::{Axis, Family, Judged, Search, Trial, search};
+pub use search::{Family, Judged, Search, Trial, search};
 pub use setting::Options;
-pub use spec::{Cell, CellKind, Loaded, ProtocolConfig, SpeedConfig};
+pub use spec::{Axis, Cell, CellKind, Loaded, ProtocolConfig, SpeedConfig};

@@ -15,21 +15,8 @@ use crate::cell::train;
 use crate::compare::{fit_split, share_autoencoders};
 use crate::grid::{CellConfig, Grid};
 use crate::setting::{Observer, Options};
-use crate::spec::{Cell, CellKind};
+use crate::spec::{Axis, Cell, CellKind};
 use crate::{Error, Event, Result};
-
-/// What is varied, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Axis {
-    /// The kind of the cells that it is searched in.
-    pub kind: CellKind,
-    /// A word for it: letters, digits, `-` and `_`.
-    pub name: String,
-    /// The settings, each one or more overrides `key=value` with spaces between. The search begins
-    /// with the first.
-    pub values: Vec<String>,
-}
 
 /// One setting that was tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,5 @@
-//! What one cell is: its kind, its experiment, where it is loaded from, and how it is judged.
+//! What one cell is: its kind, what may be searched in it, its experiment, where it is loaded from,
+//! and how it is judged.
 
 use calm_eval::EvalConfig;
 use calm_records::Stage;
@@ -89,6 +90,19 @@ impl CellKind {
             Self::Baseline => Stage::Baseline,
         }
     }
+}
+
+/// What is varied, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    /// The kind of the cells that it is searched in.
+    pub kind: CellKind,
+    /// A word for it: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The settings, each one or more overrides `key=value` with spaces between. The search begins
+    /// with the first.
+    pub values: Vec<String>,
 }
 
 /// One training: a cell with a seed, to be made or loaded.
