@@ -41,6 +41,7 @@ mod spec;
 mod speed;
 mod tables;
 mod techniques;
+mod verdict;
 
 pub use compare::{analyse, compare};
 pub use error::{Error, Result};

@@ -10,11 +10,12 @@ use serde::Serialize;
 use crate::Result;
 use crate::frontier::Point;
 use crate::grid::{GRIDS, Grid};
-use crate::models::{Model, Verdict, models, sentence, sentence_by_cross_entropy, verdicts};
+use crate::models::{Model, models};
 use crate::plan::Scaling;
 use crate::record::{CellRecord, Technique, law_of, to_csv};
 use crate::scaling::{Fit, FitError, Law};
 use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
+use crate::verdict::{Verdict, sentence, sentence_by_cross_entropy, verdicts};
 
 /// Everything that a comparison found.
 #[derive(Clone, Debug)]

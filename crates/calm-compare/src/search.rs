@@ -6,9 +6,8 @@
 //! first values of the others, then all values of the second at the best of the first, and so on,
 //! which costs a sum of trainings where the whole product would cost their product.
 
-use std::path::Path;
-
 use calm_records::{EvalPoint, read_jsonl, write_atomic};
+use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::train;
@@ -77,11 +76,6 @@ impl Trial {
 }
 
 impl Family {
-    /// The best value of an axis.
-    pub fn best_value(&self, axis: usize) -> &str {
-        &self.axes[axis].values[self.trials[self.best].values[axis]]
-    }
-
     /// Axes of three or more values whose best one stands at an end, numbers in ascending order:
     /// there the range was too narrow to say that it is the best.
     pub fn open_ends(&self) -> Vec<&str> {
@@ -140,7 +134,9 @@ fn by_coordinates(
 /// another grid, and whatever goes wrong in training; but a loss that stops being a number is a
 /// result.
 pub fn search(grid: &Grid, options: &Options<'_>, observe: Observer<'_>) -> Result<Option<Search>> {
-    check(grid)?;
+    let mut all = check(grid)?;
+    // The split that serves the text, once for all trials.
+    fit_split(&mut all, options, observe)?;
     let mut families = Vec::new();
     // Of all families: autoencoders are shared between them.
     let mut known: Vec<Cell> = Vec::new();
@@ -158,10 +154,9 @@ pub fn search(grid: &Grid, options: &Options<'_>, observe: Observer<'_>) -> Resu
                 cells: vec![trial_config(config, &axes, values)],
                 ..grid.clone()
             };
-            let mut cells = single.cells()?;
-            fit_split(&mut cells, options, observe)?;
             let mut results = Vec::new();
-            for mut cell in cells {
+            for mut cell in single.cells()? {
+                cell.experiment.data.clone_from(&all[0].experiment.data);
                 judge_at_the_end(&mut cell);
                 known.push(cell);
                 share_autoencoders(&mut known, options);
@@ -195,9 +190,9 @@ pub fn search(grid: &Grid, options: &Options<'_>, observe: Observer<'_>) -> Resu
     Ok(Some(search))
 }
 
-/// Every value of every axis makes a valid experiment on the same text, said before the first
-/// training.
-fn check(grid: &Grid) -> Result<()> {
+/// Every value of every axis, one after the other: valid experiments on the same text, or an error
+/// before the first training.
+fn check(grid: &Grid) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for axis in &grid.search {
         if axis.values.is_empty() {
@@ -225,7 +220,7 @@ fn check(grid: &Grid) -> Result<()> {
         search: Vec::new(),
         ..grid.clone()
     };
-    all.cells().map(|_| ())
+    all.cells()
 }
 
 /// What is varied in cells of a kind.
@@ -270,8 +265,10 @@ fn judged(
     observe: Observer<'_>,
 ) -> Result<Option<Option<Judged>>> {
     let directory = options.directory(cell);
-    let failed = directory.join("not-finite");
-    if failed.is_file() {
+    // Which experiment failed: the same place may belong to another one now.
+    let failed = directory.join("not-finite.toml");
+    let experiment = preset::to_toml(&cell.experiment)?;
+    if std::fs::read_to_string(&failed).is_ok_and(|text| text == experiment) {
         return Ok(Some(None));
     }
     match train(cell, &directory, options, observe) {
@@ -280,7 +277,7 @@ fn judged(
         Err(Error::Train { source, .. })
             if matches!(*source, calm_train::Error::NotFinite { .. }) =>
         {
-            write_atomic(&failed, source.to_string().as_bytes())?;
+            write_atomic(&failed, experiment.as_bytes())?;
             return Ok(Some(None));
         }
         Err(error) => return Err(error),
@@ -291,9 +288,10 @@ fn judged(
         .iter()
         .rev()
         .find(|point| point.stage == cell.kind.stage());
-    last.and_then(judged_at)
-        .map(|judged| Some(Some(judged)))
-        .ok_or_else(|| no_evaluation(&history))
+    let judged = last.and_then(judged_at).ok_or_else(|| {
+        Error::io(&history)(std::io::Error::other("no evaluation of the last step"))
+    });
+    judged.map(|judged| Some(Some(judged)))
 }
 
 fn judged_at(point: &EvalPoint) -> Option<Judged> {
@@ -302,10 +300,6 @@ fn judged_at(point: &EvalPoint) -> Option<Judged> {
         brier_1_se: point.brier_se?[0],
         cross_entropy: point.cross_entropy,
     })
-}
-
-fn no_evaluation(history: &Path) -> Error {
-    Error::io(history)(std::io::Error::other("no evaluation of the last step"))
 }
 
 #[cfg(test)]
@@ -392,6 +386,5 @@ mod tests {
         assert!(family(0).open_ends().is_empty());
         assert_eq!(family(1).open_ends(), ["lr"]);
         assert_eq!(family(2).open_ends(), ["lr"]);
-        assert_eq!(family(2).best_value(0), "optim.lr=2e-3");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use calm_baseline::{ModelDrafter, PromptLookup, TokenModel, TokenModelConfig, TokenSampler};
 use calm_lm::{CalmModel, LocalModel, ModelConfig};
-use calm_nn::Cost;
+use calm_nn::{Cost, NextToken};
 use calm_train::{baseline_checkpoint, language_model_checkpoint};
 
 use crate::Result;
@@ -18,7 +18,7 @@ use crate::spec::{Cell, CellKind};
 use crate::speed::median;
 
 /// A next-vector model of the grid, loaded.
-struct LoadedCalm<M> {
+struct LoadedNextVector<M> {
     model: M,
     config: ModelConfig,
     name: String,
@@ -72,12 +72,12 @@ pub(crate) fn techniques(
         let checkpoint = language_model_checkpoint(&options.run(cell)?)?.checkpoint;
         let (config, name) = (checkpoint.config().clone(), cell.model.clone());
         match cell.kind {
-            CellKind::Local => locals.push(LoadedCalm {
+            CellKind::Local => locals.push(LoadedNextVector {
                 model: checkpoint.load_local(device)?,
                 config,
                 name,
             }),
-            _ => calms.push(LoadedCalm {
+            _ => calms.push(LoadedNextVector {
                 model: checkpoint.load(device)?,
                 config,
                 name,
@@ -114,11 +114,27 @@ struct Entry<'a> {
 /// Continues a prompt with a seed, timed.
 type Decode<'a> = Box<dyn Fn(&[u32], u64) -> Run + 'a>;
 
+/// Speculation by a model.
+fn speculation<'a, M: NextToken>(
+    bench: &'a Bench<'_>,
+    target: &'a TokenModel,
+    draft: &'a M,
+) -> Decode<'a> {
+    Box::new(move |prompt, seed| {
+        let (device, window) = (bench.device, bench.window);
+        let drafter = ModelDrafter::new(draft, bench.sampler, window, device);
+        bench.speculative(target, drafter, prompt, seed)
+    })
+}
+
 fn decoding_rows(
     bench: &Bench<'_>,
     target: &LoadedToken,
     small: Option<&LoadedToken>,
-    (calms, locals): (&[LoadedCalm<CalmModel>], &[LoadedCalm<LocalModel>]),
+    (calms, locals): (
+        &[LoadedNextVector<CalmModel>],
+        &[LoadedNextVector<LocalModel>],
+    ),
     interrupt: &AtomicBool,
 ) -> Option<Vec<Technique>> {
     let LoadedToken {
@@ -186,15 +202,11 @@ fn decoding_rows(
                 &same,
                 "pays where the small model is much cheaper and mostly right",
             ),
-            run: Box::new(move |prompt, seed| {
-                let (device, window) = (bench.device, bench.window);
-                let drafter = ModelDrafter::new(&small.model, bench.sampler, window, device);
-                bench.speculative(model, drafter, prompt, seed)
-            }),
+            run: speculation(bench, model, &small.model),
         });
     }
     for calm in calms {
-        let LoadedCalm {
+        let LoadedNextVector {
             model,
             config,
             name,
@@ -214,7 +226,7 @@ fn decoding_rows(
     }
 
     for local in locals {
-        let LoadedCalm {
+        let LoadedNextVector {
             model: draft,
             config: of_draft,
             name: by,
@@ -240,11 +252,7 @@ fn decoding_rows(
                 &same,
                 "pays where the draft is much cheaper and mostly right",
             ),
-            run: Box::new(move |prompt, seed| {
-                let (device, window) = (bench.device, bench.window);
-                let drafter = ModelDrafter::new(draft, bench.sampler, window, device);
-                bench.speculative(model, drafter, prompt, seed)
-            }),
+            run: speculation(bench, model, draft),
         });
     }
 

@@ -254,7 +254,7 @@ fn with_likelihood<M: NextToken>(
     .expect("an evaluation that is never stopped is complete");
     let point = EvalPoint {
         cross_entropy: Some(report.cross_entropy),
-        window_cross_entropy: Some(report.window_cross_entropy.clone()),
+        window_cross_entropy: Some(report.window_cross_entropy),
         ..point
     };
     Ok(with_scores(point, &report.aligned, judge, window))

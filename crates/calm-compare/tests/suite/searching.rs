@@ -96,6 +96,11 @@ fn every_cell_gets_the_axes_of_its_kind_and_a_failed_training_is_a_result() {
     // Nothing is trained again.
     let (again, stepped) = run(&place, None).unwrap();
     assert_eq!((again.unwrap(), stepped), (found, 0));
+    // Nor is the failure read as that of another setting in its place.
+    let mut place = place;
+    place.grid.search[0].values[1] = "optim.lr=5e-4".to_owned();
+    let error = run(&place, None).unwrap_err();
+    assert!(matches!(error, Error::OtherCell { .. }), "{error}");
 }
 
 #[test]

@@ -76,7 +76,6 @@ mod tests {
     use tar::{Builder, Header};
     use tempfile::NamedTempFile;
 
-    use super::super::reader::{Next, PieceReader};
     use super::*;
 
     /// An archive of these files, given without the folder `anna-1.0.0`.
@@ -97,14 +96,6 @@ mod tests {
         file
     }
 
-    fn all(mut texts: Texts) -> Vec<String> {
-        let mut out = Vec::new();
-        while let Next::Piece(piece) = texts.next_piece().unwrap() {
-            out.push(piece.text);
-        }
-        out
-    }
-
     #[test]
     fn source_files_come_in_order_of_their_paths() {
         let long = format!("src/{}/mod.rs", "deep/".repeat(40));
@@ -119,7 +110,7 @@ mod tests {
             ("build.rs", "fn main() {}"),
         ]);
         assert_eq!(
-            all(sources(file.path()).unwrap()),
+            sources(file.path()).unwrap().all(),
             ["fn a() {}", "fn b() {}", "fn deep() {}", "mod a;\nmod b;"]
         );
     }
@@ -142,7 +133,7 @@ mod tests {
         assert!(is_code(&format!("x{}", "é".repeat(1000))));
         let long = line.repeat(fits + 1);
         let file = archive(&[("src/long.rs", &long), ("src/lib.rs", line)]);
-        assert_eq!(all(sources(file.path()).unwrap()), [line.trim()]);
+        assert_eq!(sources(file.path()).unwrap().all(), [line.trim()]);
     }
 
     #[test]

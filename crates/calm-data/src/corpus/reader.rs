@@ -64,6 +64,11 @@ impl Texts {
     pub fn new(texts: Vec<String>) -> Self {
         Self(texts.into_iter())
     }
+
+    #[cfg(test)]
+    pub fn all(self) -> Vec<String> {
+        self.0.collect()
+    }
 }
 
 impl PieceReader for Texts {

