@@ -112,6 +112,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
         latent_size: 128,
         window,
         init_std: 0.02,
+        zero_init_residual: false,
         aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 512,
@@ -143,6 +144,7 @@ fn token_config(window: usize) -> TokenModelConfig {
         init_std: 0.02,
         tied_embeddings: false,
         scale_embeddings: false,
+        zero_init_residual: false,
         transformer: transformer(),
     }
 }

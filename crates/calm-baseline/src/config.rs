@@ -21,6 +21,9 @@ pub struct TokenModelConfig {
     /// Whether embeddings are scaled by `sqrt(d)` (published baselines: no; [`calm_nn::embed`]).
     #[serde(default)]
     pub scale_embeddings: bool,
+    /// Whether residual branches begin at zero (published baselines: no; [`Init::branch_end`]).
+    #[serde(default)]
+    pub zero_init_residual: bool,
     /// The decoder stack.
     pub transformer: TransformerConfig,
 }
@@ -42,7 +45,9 @@ impl TokenModelConfig {
 
     /// A model with fresh weights from `seed`, equal on every device.
     pub fn init(&self, seed: u64, device: &Device) -> TokenModel {
-        let init = &mut Init::new(seed, device).with_std(self.init_std);
+        let init = &mut Init::new(seed, device)
+            .with_std(self.init_std)
+            .with_zero_residual(self.zero_init_residual);
         let (v, d) = (self.vocab_size, self.transformer.hidden_size);
         TokenModel {
             embedding: init.embedding(v, d),

@@ -12,7 +12,7 @@
 //!     rope_theta: 10_000.0, norm_eps: 1e-6,
 //! };
 //! let config = TokenModelConfig {
-//!     vocab_size: 11, window: 32, init_std: 0.25, tied_embeddings: false, scale_embeddings: false, transformer,
+//!     vocab_size: 11, window: 32, init_std: 0.25, tied_embeddings: false, scale_embeddings: false, zero_init_residual: false, transformer,
 //! };
 //! let model = config.init(7, &device);
 //! let limits = Limits { window: 32, max_tokens: 20, end_of_text: 10 };

@@ -112,6 +112,7 @@ mod tests {
             init_std: 0.4,
             tied_embeddings: false,
             scale_embeddings: false,
+            zero_init_residual: false,
             transformer,
         };
         config.init(3, device)

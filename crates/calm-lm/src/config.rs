@@ -28,6 +28,10 @@ pub struct ModelConfig {
     /// Standard deviation of the weights at the start (published: 0.02, for widths of 1,000 and
     /// more; about `1 / sqrt(d)` suits narrow models).
     pub init_std: f64,
+    /// Whether the residual branches of the backbone and of the local decoder begin at zero
+    /// (published: no; [`Init::branch_end`]).
+    #[serde(default)]
+    pub zero_init_residual: bool,
     /// Weight of the cross-entropy of the next chunk's tokens, named from the hidden state, beside
     /// the energy score; 0, as in the paper, for none.
     #[serde(default)]
@@ -146,7 +150,7 @@ impl ModelConfig {
 
     /// A model with a local decoder and fresh weights from `seed`, equal on every device.
     pub fn init_local(&self, seed: u64, device: &Device) -> LocalModel {
-        let init = &mut Init::new(mix(seed, 2), device).with_std(self.init_std);
+        let init = &mut self.language_model_weights(seed, device);
         LocalModel {
             backbone: self.backbone().init(init),
             decoder: self.local().init(init),
@@ -166,13 +170,19 @@ impl ModelConfig {
 
     /// The language model alone, with the weights that [`ModelConfig::init`] gives it.
     pub fn init_language_model(&self, seed: u64, device: &Device) -> LanguageModel {
-        let init = &mut Init::new(mix(seed, 2), device).with_std(self.init_std);
+        let init = &mut self.language_model_weights(seed, device);
         LanguageModel {
             backbone: self.backbone().init(init),
             head: self.head().init(init),
             auxiliary: self.auxiliary().map(|auxiliary| auxiliary.init(init)),
             aux_weight: self.aux_weight,
         }
+    }
+
+    fn language_model_weights<'a>(&self, seed: u64, device: &'a Device) -> Init<'a> {
+        Init::new(mix(seed, 2), device)
+            .with_std(self.init_std)
+            .with_zero_residual(self.zero_init_residual)
     }
 
     /// Parameters of the backbone and of what follows it: the head, without the autoencoder, or the

@@ -22,6 +22,7 @@ fn config() -> ModelConfig {
         latent_size: 6,
         window: 16,
         init_std: 0.02,
+        zero_init_residual: false,
         aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 16,
@@ -209,6 +210,7 @@ fn token_model(device: &Device) -> TokenModel {
         init_std: 0.3,
         tied_embeddings: false,
         scale_embeddings: false,
+        zero_init_residual: false,
         transformer: config().backbone,
     };
     config.init(5, device)
@@ -229,6 +231,7 @@ fn the_local_decoder_agrees() {
     let config = ModelConfig {
         decoder: DecoderKind::Local,
         init_std: 0.3,
+        zero_init_residual: false,
         local: LocalDecoderSettings {
             hidden_size: 16,
             intermediate_size: 24,

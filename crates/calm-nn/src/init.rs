@@ -21,6 +21,7 @@ pub struct Init<'a> {
     stream: RandomStream,
     device: &'a Device,
     std: f64,
+    zero_residual: bool,
 }
 
 impl<'a> Init<'a> {
@@ -30,12 +31,19 @@ impl<'a> Init<'a> {
             stream: RandomStream::new(seed),
             device,
             std: WEIGHT_STD,
+            zero_residual: false,
         }
     }
 
     /// Another standard deviation of the weights than [`WEIGHT_STD`].
     pub fn with_std(mut self, std: f64) -> Self {
         self.std = std;
+        self
+    }
+
+    /// Whether residual branches begin at zero ([`Init::branch_end`]).
+    pub fn with_zero_residual(mut self, zero: bool) -> Self {
+        self.zero_residual = zero;
         self
     }
 
@@ -73,12 +81,29 @@ impl<'a> Init<'a> {
         }
     }
 
+    /// The last matrix of a residual branch, without bias: zero with [`Init::with_zero_residual`], so
+    /// that every layer begins as the identity (arXiv 1706.02677 does so with the last
+    /// norm of a branch).
+    pub fn branch_end(&mut self, d_input: usize, d_output: usize) -> Linear {
+        match self.zero_residual {
+            true => Linear {
+                weight: self.zeros(d_input, d_output),
+                bias: None,
+            },
+            false => self.linear_no_bias(d_input, d_output),
+        }
+    }
+
     /// A linear layer whose weight and bias are 0.
     pub fn linear_zero(&mut self, d_input: usize, d_output: usize) -> Linear {
         Linear {
-            weight: Param::from_tensor(Tensor::zeros([d_input, d_output], self.device)),
+            weight: self.zeros(d_input, d_output),
             bias: Some(Param::from_tensor(Tensor::zeros([d_output], self.device))),
         }
+    }
+
+    fn zeros(&self, d_input: usize, d_output: usize) -> Param<Tensor<2>> {
+        Param::from_tensor(Tensor::zeros([d_input, d_output], self.device))
     }
 
     /// An embedding table `[vocab, d]`.

@@ -68,7 +68,7 @@ impl SwiGlu {
         Self {
             gate: init.linear_no_bias(d, ff),
             up: init.linear_no_bias(d, ff),
-            down: init.linear_no_bias(ff, d),
+            down: init.branch_end(ff, d),
         }
     }
 

@@ -112,6 +112,9 @@ pub struct BaselineConfig {
     /// Whether embeddings are scaled by `sqrt(d)`.
     #[serde(default)]
     pub scale_embeddings: bool,
+    /// Whether residual branches begin at zero.
+    #[serde(default)]
+    pub zero_init_residual: bool,
     /// The decoder stack.
     pub transformer: TransformerConfig,
     /// The stage.
@@ -258,6 +261,7 @@ impl Experiment {
             init_std: self.baseline.init_std,
             tied_embeddings: self.baseline.tied_embeddings,
             scale_embeddings: self.baseline.scale_embeddings,
+            zero_init_residual: self.baseline.zero_init_residual,
             transformer: self.baseline.transformer.clone(),
         }
     }

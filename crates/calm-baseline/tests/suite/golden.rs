@@ -15,6 +15,7 @@ fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), Fixtur
         init_std: 0.02,
         tied_embeddings: false,
         scale_embeddings: false,
+        zero_init_residual: false,
         transformer: TransformerConfig {
             layers: f.whole("config/num_hidden_layers")?,
             hidden_size: f.whole("config/hidden_size")?,

@@ -20,6 +20,7 @@ fn small(seed: u64, device: &Device) -> (TokenModelConfig, TokenModel) {
         init_std: 0.35,
         tied_embeddings: false,
         scale_embeddings: false,
+        zero_init_residual: false,
         transformer: TransformerConfig {
             layers: 2,
             hidden_size: 16,

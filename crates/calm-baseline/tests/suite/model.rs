@@ -98,6 +98,7 @@ fn published_sizes_have_the_published_parameters() {
             init_std: 0.02,
             tied_embeddings: false,
             scale_embeddings: false,
+            zero_init_residual: false,
             transformer: TransformerConfig {
                 layers,
                 hidden_size,

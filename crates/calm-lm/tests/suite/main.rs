@@ -24,6 +24,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
         latent_size: 6,
         window: 8 * k,
         init_std: 0.02,
+        zero_init_residual: false,
         aux_weight: 0.0,
         autoencoder: AutoencoderSettings {
             hidden_size: 16,

@@ -36,7 +36,7 @@ impl SelfAttention {
             q: init.linear_no_bias(d, d),
             k: init.linear_no_bias(d, kv),
             v: init.linear_no_bias(d, kv),
-            o: init.linear_no_bias(d, d),
+            o: init.branch_end(d, d),
             heads: config.heads,
             kv_heads: config.kv_heads,
         }

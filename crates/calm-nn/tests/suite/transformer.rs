@@ -39,6 +39,25 @@ fn counted_parameters_are_those_of_the_module() {
     }
 }
 
+/// With `zero_init_residual` nothing but the final norm is left at the start; the weights that are
+/// zero have gradients, so they don't stay so.
+#[test]
+fn branches_that_begin_at_zero_leave_the_input_and_learn() {
+    let device = Device::flex().autodiff();
+    let init = &mut Init::new(7, &device).with_zero_residual(true);
+    let model = small(4, 2).init(init);
+    let x = input(2, 5, 3, &device);
+    let normed = calm_nn::rms_norm(&model.norm, x.clone());
+    assert_eq!(values(model.forward(x)), values(normed));
+    let gradients = objective(&model, &device).sum().backward();
+    for block in &model.layers {
+        for end in [&block.attention.o, &block.mlp.down] {
+            let gradient = end.weight.val().grad(&gradients).unwrap();
+            assert!(gradient.abs().max().into_scalar::<f32>() > 0.0);
+        }
+    }
+}
+
 /// A sum with fixed random weights: the plain sum of squares is nearly constant after a norm.
 fn objective(model: &Transformer, device: &Device) -> Tensor<3> {
     model.forward(input(2, 5, 3, device)) * input(2, 5, 4, device)
