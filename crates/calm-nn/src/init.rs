@@ -82,8 +82,7 @@ impl<'a> Init<'a> {
     }
 
     /// The last matrix of a residual branch, without bias: zero with [`Init::with_zero_residual`], so
-    /// that every layer begins as the identity (arXiv 1706.02677 does so with the last
-    /// norm of a branch).
+    /// that every layer begins as the identity (arXiv 1706.02677 does so with a branch's last norm).
     pub fn branch_end(&mut self, d_input: usize, d_output: usize) -> Linear {
         match self.zero_residual {
             true => Linear {

@@ -83,6 +83,22 @@ fn scaled_embeddings_are_those_of_a_larger_table() {
     assert_eq!(of_scaled, of_larger);
 }
 
+#[test]
+fn the_key_reaches_the_layers() {
+    let device = Device::flex();
+    let (mut config, _) = small(1, &device);
+    for zero in [false, true] {
+        config.zero_init_residual = zero;
+        let model = config.init(1, &device);
+        for block in &model.transformer.layers {
+            for end in [&block.attention.o, &block.mlp.down] {
+                let largest = end.weight.val().abs().max().into_scalar::<f32>();
+                assert_eq!(largest == 0.0, zero);
+            }
+        }
+    }
+}
+
 /// The published sizes: 281, 465 and 849 M parameters (CALM, table 1).
 #[test]
 fn published_sizes_have_the_published_parameters() {

@@ -51,6 +51,23 @@ fn cases() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
+#[test]
+fn the_key_reaches_backbone_and_local_layers() {
+    let device = Device::flex();
+    for zero in [false, true] {
+        let mut config = local_config(4, 8, Memory::Both, 2);
+        config.zero_init_residual = zero;
+        let model = config.init_local(1, &device);
+        let local = model.decoder.layers.iter().map(|layer| &layer.block);
+        for block in local.chain(&model.backbone.transformer.layers) {
+            for end in [&block.attention.o, &block.mlp.down] {
+                let largest = end.weight.val().abs().max().into_scalar::<f32>();
+                assert_eq!(largest == 0.0, zero);
+            }
+        }
+    }
+}
+
 fn ids(n: usize, seed: u64) -> Vec<u32> {
     let mut stream = RandomStream::new(seed);
     (0..n).map(|_| stream.below(13) as u32).collect()
