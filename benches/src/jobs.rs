@@ -145,6 +145,7 @@ fn token_config(window: usize) -> TokenModelConfig {
         tied_embeddings: false,
         scale_embeddings: false,
         zero_init_residual: false,
+        near_tokens: 0,
         transformer: transformer(),
     }
 }

@@ -1,7 +1,7 @@
 //! Sizes of the token model.
 
 use burn::tensor::Device;
-use calm_nn::{ConfigError, Cost, Init, TransformerConfig};
+use calm_nn::{ConfigError, Cost, Init, NearTokens, TransformerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::TokenModel;
@@ -24,6 +24,10 @@ pub struct TokenModelConfig {
     /// Whether residual branches begin at zero (published baselines: no; [`Init::branch_end`]).
     #[serde(default)]
     pub zero_init_residual: bool,
+    /// Tokens before each that its embedding takes over from, through a weight per channel (published
+    /// baselines: 0; [`NearTokens`]).
+    #[serde(default)]
+    pub near_tokens: usize,
     /// The decoder stack.
     pub transformer: TransformerConfig,
 }
@@ -51,6 +55,7 @@ impl TokenModelConfig {
         let (v, d) = (self.vocab_size, self.transformer.hidden_size);
         TokenModel {
             embedding: init.embedding(v, d),
+            near: NearTokens::new(self.near_tokens, d, init),
             transformer: self.transformer.init(init),
             output: (!self.tied_embeddings).then(|| init.linear_no_bias(d, v)),
             scale_embeddings: self.scale_embeddings,
@@ -70,16 +75,20 @@ impl TokenModelConfig {
     fn table(&self) -> u64 {
         (self.vocab_size * self.transformer.hidden_size) as u64
     }
+
+    fn near_weights(&self) -> u64 {
+        (self.near_tokens * self.transformer.hidden_size) as u64
+    }
 }
 
 impl Cost for TokenModelConfig {
     fn parameters(&self) -> u64 {
         let tables = if self.tied_embeddings { 1 } else { 2 };
-        tables * self.table() + self.transformer.parameters()
+        tables * self.table() + self.near_weights() + self.transformer.parameters()
     }
 
     fn forward_macs(&self, context: usize) -> u64 {
-        self.transformer.forward_macs(context) + self.table()
+        self.transformer.forward_macs(context) + self.near_weights() + self.table()
     }
 
     fn cache_bytes(&self) -> u64 {

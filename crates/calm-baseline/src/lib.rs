@@ -12,7 +12,8 @@
 //!     rope_theta: 10_000.0, norm_eps: 1e-6,
 //! };
 //! let config = TokenModelConfig {
-//!     vocab_size: 11, window: 32, init_std: 0.25, tied_embeddings: false, scale_embeddings: false, zero_init_residual: false, transformer,
+//!     vocab_size: 11, window: 32, init_std: 0.25, tied_embeddings: false, scale_embeddings: false,
+//!     zero_init_residual: false, near_tokens: 2, transformer,
 //! };
 //! let model = config.init(7, &device);
 //! let limits = Limits { window: 32, max_tokens: 20, end_of_text: 10 };
@@ -37,6 +38,6 @@ pub use brier::{WindowScores, score_window};
 pub use config::TokenModelConfig;
 pub use draft::{Drafter, ModelDrafter, PromptLookup, Proposal};
 pub use generate::TokenGenerator;
-pub use model::TokenModel;
+pub use model::{TokenBranches, TokenCache, TokenModel};
 pub use sampler::{SamplingError, TokenSampler};
 pub use speculative::{SpeculationStats, SpeculativeGenerator};

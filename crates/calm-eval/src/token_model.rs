@@ -113,6 +113,7 @@ mod tests {
             tied_embeddings: false,
             scale_embeddings: false,
             zero_init_residual: false,
+            near_tokens: 0,
             transformer,
         };
         config.init(3, device)

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use calm_backbone::Backbone;
 use calm_kernels::ArgmaxTable;
 use calm_local_decoder::{Chunks, LocalBranches, LocalCache, LocalDecoder};
-use calm_nn::{Branches, CachedModel, KvCache, NextToken, StepCache};
+use calm_nn::{Branches, CachedModel, KvCache, NextToken, StepCache, TokenHistory, keep_rows};
 
 /// A backbone whose states a local decoder turns into tokens, trained end to end by cross-entropy.
 #[derive(Module, Debug)]
@@ -68,7 +68,7 @@ impl LocalModel {
         LocalModelCache {
             backbone: self.backbone.cache(batch, chunks, device),
             decoder,
-            tokens: Some(Tensor::zeros([batch, capacity], device)),
+            tokens: TokenHistory::new(batch, capacity, device),
             states: Some(Tensor::zeros([batch, chunks + 1, width], device)),
             conditions: None,
             chunk: self.decoder.chunk_size(),
@@ -85,8 +85,8 @@ pub struct LocalModelCache {
     backbone: KvCache,
     /// Of the last tokens, and the memory of whole chunks.
     decoder: LocalCache,
-    /// All tokens, `[batch, capacity]`: a chunk is compressed when its last one is read.
-    tokens: Option<Tensor<2, Int>>,
+    /// A chunk is compressed when its last token is read.
+    tokens: TokenHistory,
     /// The state before each chunk, `[batch, chunks + 1, width]`; zeros before a text's first.
     states: Option<Tensor<3>>,
     /// Of the chunk that goes on, which is named: `[batch, K, d]`.
@@ -98,10 +98,6 @@ pub struct LocalModelCache {
 }
 
 impl LocalModelCache {
-    fn tokens(&self) -> Tensor<2, Int> {
-        self.tokens.clone().expect("the buffer of tokens")
-    }
-
     fn states(&self) -> Tensor<3> {
         self.states.clone().expect("the buffer of states")
     }
@@ -156,14 +152,11 @@ impl CachedModel for LocalModel {
         let tokens = tokens.squeeze_dim::<2>(2);
         let (read, begun, within) = (cache.len, cache.len / k, cache.len % k);
         let completed = (read + new) / k - begun;
-        let rows = [0..batch, read..read + new];
-        // Taken out of its slot, a buffer has one owner and is written in place.
-        let held = cache.tokens.take().expect("the buffer of tokens");
-        cache.tokens = Some(held.slice_assign(rows, tokens.clone()));
+        cache.tokens.write(read, tokens.clone());
 
         let mut entries = None;
         if completed > 0 {
-            let chunks = cache.tokens().narrow(1, begun * k, completed * k);
+            let chunks = cache.tokens.range(begun * k, completed * k);
             let chunks = chunks.reshape([batch, completed, k]);
             let inputs = self.backbone.compressor.forward(chunks);
             let fillers: Vec<usize> = fillers.iter().map(|tokens| tokens / k).collect();
@@ -174,6 +167,7 @@ impl CachedModel for LocalModel {
             let known = without_fillers(states.clone(), begun, &fillers);
             let width = known.dims()[2];
             let rows = [0..batch, begun + 1..begun + 1 + completed, 0..width];
+            // Taken out of its slot, the buffer has one owner and is written in place.
             let held = cache.states.take().expect("the buffer of states");
             cache.states = Some(held.slice_assign(rows, known));
             entries = self.decoder.memory().entries(&Chunks { inputs, states });
@@ -200,15 +194,12 @@ fn without_fillers(states: Tensor<3>, first: usize, fillers: &[usize]) -> Tensor
     if fillers.iter().all(|&fillers| fillers <= first) {
         return states;
     }
-    let [batch, chunks, _] = states.dims();
-    let known: Vec<f32> = fillers
+    let chunks = states.dims()[1];
+    let known = fillers
         .iter()
-        .flat_map(|&fillers| (0..chunks).map(move |i| f32::from(first + i >= fillers)))
-        .collect();
-    let data = burn::tensor::TensorData::new(known, [batch, chunks, 1]);
-    let known = Tensor::<3>::from_data(data, &states.device());
+        .flat_map(|&fillers| (first..first + chunks).map(move |i| i >= fillers));
     // Rows of fillers are finite: they are softmax averages like all others.
-    states * known
+    keep_rows(states, known)
 }
 
 /// What alternative continuations of one cached text keep.
@@ -260,12 +251,12 @@ impl NextToken for LocalModel {
             Some(conditions) => conditions,
             None => {
                 // The chunk goes on where the prefixes end.
-                for j in 0..within {
-                    let at = rows(prefix.iter().map(|p| p - within + j), &device);
-                    let column = cache.tokens().select(1, at).squeeze_dim::<1>(0);
-                    branches.tokens.push(column);
-                }
-                let at = rows(prefix.iter().map(|p| p / k), &device);
+                branches.tokens.extend((0..within).map(|j| {
+                    let at = prefix.iter().map(move |p| p - within + j);
+                    cache.tokens.at(at)
+                }));
+                let at: Vec<i64> = prefix.iter().map(|p| (p / k) as i64).collect();
+                let at = Tensor::from_ints(at.as_slice(), &device);
                 per_position(cache.states().select(1, at))
             }
         };
@@ -307,9 +298,4 @@ impl NextToken for LocalModel {
         let keys = cached + cached / self.decoder.chunk_size();
         keys * self.decoder.heads()
     }
-}
-
-fn rows(indices: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let indices: Vec<i64> = indices.map(|i| i as i64).collect();
-    Tensor::from_ints(indices.as_slice(), device)
 }

@@ -211,6 +211,7 @@ fn token_model(device: &Device) -> TokenModel {
         tied_embeddings: false,
         scale_embeddings: false,
         zero_init_residual: false,
+        near_tokens: 0,
         transformer: config().backbone,
     };
     config.init(5, device)

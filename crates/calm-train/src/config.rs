@@ -115,6 +115,10 @@ pub struct BaselineConfig {
     /// Whether residual branches begin at zero.
     #[serde(default)]
     pub zero_init_residual: bool,
+    /// Tokens before each that its embedding takes over from ([`calm_nn::NearTokens`]); published
+    /// baselines have none.
+    #[serde(default)]
+    pub near_tokens: usize,
     /// The decoder stack.
     pub transformer: TransformerConfig,
     /// The stage.
@@ -262,6 +266,7 @@ impl Experiment {
             tied_embeddings: self.baseline.tied_embeddings,
             scale_embeddings: self.baseline.scale_embeddings,
             zero_init_residual: self.baseline.zero_init_residual,
+            near_tokens: self.baseline.near_tokens,
             transformer: self.baseline.transformer.clone(),
         }
     }

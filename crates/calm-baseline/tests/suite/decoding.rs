@@ -1,12 +1,12 @@
 //! Cached decoding against reading the whole text.
 
 use burn::tensor::Device;
-use calm_baseline::{TokenGenerator, TokenSampler};
+use calm_baseline::{TokenBranches, TokenGenerator, TokenSampler};
 use calm_nn::NextToken;
 use calm_nn::StepCache;
 use calm_nn::{CachedModel, Decoding, Limits, PromptError, Stop};
 
-use crate::{ids, scores, small};
+use crate::{ids, row, scores, small};
 
 const NEVER: u32 = 99;
 
@@ -167,6 +167,33 @@ fn a_truncated_cache_is_as_if_the_rest_had_never_been() {
     for (row, whole) in cached.chunks_exact(13).zip(&whole[4..]) {
         for (a, b) in row.iter().zip(whole) {
             assert!((a - b).abs() < 1e-4, "{a} and {b}");
+        }
+    }
+}
+
+/// Further than the near tokens reach back, off prefixes shorter than that too.
+#[test]
+fn branches_are_what_the_whole_texts_would_be() {
+    let device = Device::flex();
+    let (_, model) = small(6, &device);
+    let text = ids(9, 13, 1);
+    let mut cache = model.whole_cache(16, &device);
+    let read = calm_nn::chunk_tensor(&text, 1, 1, &device);
+    model.step(read, &[0], &mut cache);
+    let prefix = [1, 2, 5, 9];
+    let mut texts = prefix.map(|n| text[..n].to_vec());
+    let mut branches = TokenBranches::default();
+    for step in 0..4 {
+        let next: Vec<u32> = (0..4).map(|query| (3 * query + 5 * step) % 13).collect();
+        let tokens = row(&next, &device).squeeze_dim::<1>(0);
+        let hidden = model.branch(tokens, &prefix, &cache, &mut branches);
+        let logits: Vec<f32> = model.logits(hidden).into_data().iter::<f32>().collect();
+        for ((text, next), found) in texts.iter_mut().zip(next).zip(logits.chunks_exact(13)) {
+            text.push(next);
+            let whole = scores(&model, text, &device).pop().unwrap();
+            for (a, b) in found.iter().zip(whole) {
+                assert!((a - b).abs() < 1e-4, "step {step}: {a} and {b}");
+            }
         }
     }
 }

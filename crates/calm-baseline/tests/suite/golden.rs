@@ -1,11 +1,11 @@
 //! Against the values of the independent reference.
 
+use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
 use calm_baseline::score_window;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_fixtures::{Fixture, FixtureError, Weights, assert_close};
-use calm_nn::NextToken;
-use calm_nn::{HostDraws, TransformerConfig};
+use calm_nn::{HostDraws, Init, NearTokens, NextToken, TransformerConfig};
 
 fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), FixtureError> {
     let f = Fixture::load("token_model")?;
@@ -16,6 +16,7 @@ fn load(device: &Device) -> Result<(Fixture, TokenModel, Tensor<2, Int>), Fixtur
         tied_embeddings: false,
         scale_embeddings: false,
         zero_init_residual: false,
+        near_tokens: 0,
         transformer: TransformerConfig {
             layers: f.whole("config/num_hidden_layers")?,
             hidden_size: f.whole("config/hidden_size")?,
@@ -82,6 +83,23 @@ fn without_an_output_layer_the_embedding_serves() -> Result<(), FixtureError> {
     assert_close(
         logits(&model, tokens),
         &f.golden("outputs/tied_logits")?,
+        1e-5,
+    );
+    Ok(())
+}
+
+#[test]
+fn near_tokens_are_added_as_the_reference_does() -> Result<(), FixtureError> {
+    let device = Device::flex();
+    let (f, mut model, tokens) = load(&device)?;
+    let weights = f.tensor::<2>("inputs/near_weights", &device)?;
+    let [n, d] = weights.dims();
+    model.near = NearTokens::new(n, d, &Init::new(0, &device));
+    let near = model.near.as_mut().expect("two near tokens");
+    near.weights = Param::from_tensor(weights);
+    assert_close(
+        logits(&model, tokens),
+        &f.golden("outputs/near_logits")?,
         1e-5,
     );
     Ok(())

@@ -21,6 +21,7 @@ fn small(seed: u64, device: &Device) -> (TokenModelConfig, TokenModel) {
         tied_embeddings: false,
         scale_embeddings: false,
         zero_init_residual: false,
+        near_tokens: 2,
         transformer: TransformerConfig {
             layers: 2,
             hidden_size: 16,
@@ -31,8 +32,19 @@ fn small(seed: u64, device: &Device) -> (TokenModelConfig, TokenModel) {
             norm_eps: 1e-6,
         },
     };
-    let model = config.init(seed, device);
+    let model = with_near_weights(config.init(seed, device), seed);
     (config, model)
+}
+
+/// The weights of near tokens begin at zero; with these they matter.
+fn with_near_weights(mut model: TokenModel, seed: u64) -> TokenModel {
+    let near = model.near.as_mut().expect("near tokens");
+    near.weights = near.weights.clone().map(|weights| {
+        let values = RandomStream::new(seed).normal(weights.shape().num_elements());
+        let data = TensorData::new(values, weights.shape());
+        Tensor::from_data(data, &weights.device()) * 0.5
+    });
+    model
 }
 
 /// A model of five tokens for tests that enumerate.
@@ -40,7 +52,7 @@ fn enumerable(seed: u64, device: &Device) -> TokenModel {
     let (mut config, _) = small(seed, device);
     config.vocab_size = 5;
     config.transformer.layers = 1;
-    config.init(seed, device)
+    with_near_weights(config.init(seed, device), seed)
 }
 
 fn ids(n: usize, vocabulary: usize, seed: u64) -> Vec<u32> {

@@ -4,9 +4,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use calm_baseline::{TokenModelConfig, score_window};
-use calm_nn::{CachedModel, Cost, HostDraws, NextToken, TransformerConfig};
+use calm_nn::{CachedModel, Cost, HostDraws, NearTokens, NextToken, TransformerConfig};
 
-use crate::{ids, row, scores, small};
+use crate::{ids, row, scores, small, with_near_weights};
 
 #[test]
 fn parameters_are_those_of_the_built_model() {
@@ -66,7 +66,7 @@ fn scaled_embeddings_are_those_of_a_larger_table() {
     let (mut config, mut larger) = small(1, &device);
     larger.embedding.weight = larger.embedding.weight.map(|table| table * 4.0);
     config.scale_embeddings = true;
-    let scaled = config.init(1, &device);
+    let scaled = with_near_weights(config.init(1, &device), 1);
     let text = ids(12, 13, 2);
     assert_eq!(
         scores(&scaled, &text, &device),
@@ -84,12 +84,15 @@ fn scaled_embeddings_are_those_of_a_larger_table() {
 }
 
 #[test]
-fn the_key_reaches_the_layers() {
+fn the_keys_reach_the_layers() {
     let device = Device::flex();
     let (mut config, _) = small(1, &device);
     for zero in [false, true] {
         config.zero_init_residual = zero;
+        config.near_tokens = if zero { 3 } else { 0 };
         let model = config.init(1, &device);
+        let near = model.near.as_ref().map(NearTokens::count);
+        assert_eq!(near, zero.then_some(3));
         for block in &model.transformer.layers {
             for end in [&block.attention.o, &block.mlp.down] {
                 let largest = end.weight.val().abs().max().into_scalar::<f32>();
@@ -115,6 +118,7 @@ fn published_sizes_have_the_published_parameters() {
             tied_embeddings: false,
             scale_embeddings: false,
             zero_init_residual: false,
+            near_tokens: 0,
             transformer: TransformerConfig {
                 layers,
                 hidden_size,

@@ -1,6 +1,7 @@
 //! Golden values and properties of the shared layers.
 
 mod cache;
+mod near_tokens;
 mod rope;
 mod transformer;
 
