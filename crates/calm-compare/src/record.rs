@@ -4,6 +4,7 @@ use std::path::Path;
 
 use calm_eval::BrierReport;
 use calm_records::Host;
+use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CellKind, Loaded, ProtocolConfig, SpeedConfig};
@@ -87,9 +88,12 @@ impl MadeWith {
     pub fn fits(&self, other: &Self) -> bool {
         let made = Self {
             host: other.host.clone(),
+            experiment: other.experiment.clone(),
             ..self.clone()
         };
-        made == *other && same_machine(&self.host, &other.host)
+        made == *other
+            && same_machine(&self.host, &other.host)
+            && preset::same(&self.experiment, &other.experiment)
     }
 }
 

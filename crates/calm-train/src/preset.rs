@@ -138,6 +138,13 @@ pub fn to_toml(experiment: &Experiment) -> Result<String> {
     })
 }
 
+/// Whether two configurations as TOML say the same: a key that one of them is too old to have counts
+/// as what it reads as.
+pub fn same(a: &str, b: &str) -> bool {
+    let read = |text| parse("configuration", text, &[]);
+    a == b || matches!((read(a), read(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
     let bad = |detail: String| Error::BadConfig {
         origin: origin.to_owned(),
@@ -298,6 +305,21 @@ mod tests {
             let again = parse("again", &to_toml(&experiment).unwrap(), &[]).unwrap();
             assert_eq!(again, experiment);
         }
+    }
+
+    #[test]
+    fn what_is_older_than_a_key_is_the_same_as_its_default() {
+        let toml = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|&set| set.to_owned()).collect();
+            to_toml(&resolve("debug", &set).unwrap()).unwrap()
+        };
+        let now = toml(&[]);
+        let older = now.replace("near_tokens = 0\n", "");
+        assert_ne!(older, now);
+        assert!(same(&older, &now) && same(&now, &older));
+        assert!(!same(&older, &toml(&["baseline.near_tokens=1"])));
+        assert!(!same(&older, &toml(&["seed=9"])));
+        assert!(!same("no configuration", &now));
     }
 
     #[test]
