@@ -108,6 +108,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: VOCAB,
         chunk_size: 4,
+        chunk_context: 0,
         decoder: DecoderKind::Autoencoder,
         latent_size: 128,
         window,

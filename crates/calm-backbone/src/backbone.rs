@@ -5,7 +5,7 @@ use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::silu;
 use calm_nn::{
-    Branches, CachedModel, ConfigError, Cost, Init, KvCache, Transformer, TransformerConfig,
+    CachedModel, ConfigError, Cost, Init, TextBranches, TextCache, Transformer, TransformerConfig,
     layer_norm, linear,
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub struct BackboneConfig {
     pub vocab_size: usize,
     /// Tokens per chunk, K.
     pub chunk_size: usize,
+    /// Tokens before a chunk that its input is made of too, C (published: 0).
+    pub chunk_context: usize,
     /// The decoder stack.
     pub transformer: TransformerConfig,
 }
@@ -42,8 +44,9 @@ impl BackboneConfig {
     }
 
     fn compressor_macs(&self) -> u64 {
-        let (k, d) = (self.chunk_size as u64, self.transformer.hidden_size as u64);
-        2 * k * d * d + 2 * d * d
+        let d = self.transformer.hidden_size as u64;
+        let tokens = (self.chunk_context + self.chunk_size) as u64;
+        2 * tokens * d * d + 2 * d * d
     }
 }
 
@@ -64,47 +67,100 @@ impl Cost for BackboneConfig {
     }
 }
 
-/// Embed K tokens, `Linear K d -> 2 d`, SiLU, `Linear 2 d -> d`, LayerNorm.
+/// Embed the K tokens of a chunk and the C before it, `Linear (C + K) d -> 2 d`, SiLU,
+/// `Linear 2 d -> d`, LayerNorm.
 ///
 /// Tokens, not the latent vector, are fed back: with latents BrierLM falls from 4.70 to 3.25
-/// (the authors' finding).
+/// (the authors' finding). Published chunks know of themselves alone, C = 0. With the tokens before
+/// them a state can look for what followed the same tokens earlier in the text, wherever chunks are
+/// cut. Before a text's beginning the embeddings are zero.
 #[derive(Module, Debug)]
 pub struct ChunkCompressor {
     /// The backbone's own token table `[V, d]`, untied from the autoencoder's.
     pub embedding: Embedding,
-    /// `[K d, 2 d]`.
+    /// `[(C + K) d, 2 d]`, the oldest token first.
     pub widen: Linear,
     /// `[2 d, d]`.
     pub narrow: Linear,
     /// Final norm, epsilon 1e-6.
     pub norm: LayerNorm,
+    chunk_size: usize,
+    context: usize,
 }
 
 impl ChunkCompressor {
     fn new(c: &BackboneConfig, init: &mut Init<'_>) -> Self {
-        let d = c.transformer.hidden_size;
+        let (d, tokens) = (c.transformer.hidden_size, c.chunk_context + c.chunk_size);
         Self {
             embedding: init.embedding(c.vocab_size, d),
-            widen: init.linear(c.chunk_size * d, 2 * d),
+            widen: init.linear(tokens * d, 2 * d),
             narrow: init.linear(2 * d, d),
             norm: init.layer_norm(d),
+            chunk_size: c.chunk_size,
+            context: c.chunk_context,
         }
     }
 
     /// Tokens per chunk, K.
     pub fn chunk_size(&self) -> usize {
-        let d = self.norm.gamma.dims()[0];
-        self.widen.weight.dims()[0] / d
+        self.chunk_size
     }
 
+    /// Tokens before a chunk that it is made of too, C.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Chunks of texts from their beginning on.
+    ///
     /// # Shapes
     /// - tokens: `[batch, steps, K]`
     /// - output: `[batch, steps, d]`
     pub fn forward(&self, tokens: Tensor<3, Int>) -> Tensor<3> {
         let [batch, steps, k] = tokens.dims();
-        let embedded = self.embedding.forward(tokens.reshape([batch * steps, k]));
-        let d = embedded.dims()[2];
-        let wide = silu(linear(&self.widen, embedded.reshape([batch, steps, k * d])));
+        self.compress(self.embed(tokens.reshape([batch, steps * k])), 0)
+    }
+
+    /// Embeddings, of which [`ChunkCompressor::compress`] makes chunks.
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.embedding.forward(tokens)
+    }
+
+    /// Chunks of embeddings, the first `before` of which (at most C) are of tokens before the first
+    /// chunk.
+    ///
+    /// # Shapes
+    /// - embedded: `[batch, before + steps * K, d]`
+    /// - output: `[batch, steps, d]`
+    pub fn compress(&self, embedded: Tensor<3>, before: usize) -> Tensor<3> {
+        let [batch, given, d] = embedded.dims();
+        let (k, context) = (self.chunk_size, self.context);
+        let tokens = given - before;
+        let steps = tokens / k;
+        let padded = match context - before {
+            0 => embedded,
+            missing => {
+                let nothing = Tensor::zeros([batch, missing, d], &embedded.device());
+                Tensor::cat(vec![nothing, embedded], 1)
+            }
+        };
+        // Of every chunk, `count` tokens from place `from` of the C + K on.
+        let piece = |from: usize, count: usize| {
+            let chunks = padded.clone().narrow(1, from, tokens);
+            let chunks = chunks.reshape([batch, steps, k, d]);
+            chunks
+                .narrow(2, 0, count)
+                .reshape([batch, steps, count * d])
+        };
+        let near = (0..context)
+            .step_by(k)
+            .map(|from| piece(from, k.min(context - from)));
+        let mut pieces: Vec<_> = near.chain([piece(context, k)]).collect();
+        let chunks = match pieces.len() {
+            1 => pieces.remove(0),
+            _ => Tensor::cat(pieces, 2),
+        };
+        let wide = silu(linear(&self.widen, chunks));
         layer_norm(&self.norm, linear(&self.narrow, wide))
     }
 }
@@ -144,18 +200,21 @@ impl Backbone {
         &self,
         tokens: Tensor<2, Int>,
         prefix: &[usize],
-        cache: &KvCache,
-        branches: &mut Branches,
+        cache: &TextCache,
+        branches: &mut TextBranches,
     ) -> Tensor<2> {
-        let x = self.compressor.forward(tokens.unsqueeze_dim(0));
+        let compressor = &self.compressor;
+        let embed = |tokens| compressor.embed(tokens);
+        let (x, before) = branches.read(tokens, prefix, cache, embed);
+        let x = compressor.compress(x, before).swap_dims(0, 1);
         self.transformer
-            .branch(x, prefix, cache, branches)
+            .branch(x, prefix, &cache.keys, &mut branches.keys)
             .squeeze_dim(0)
     }
 }
 
 impl CachedModel for Backbone {
-    type Cache = KvCache;
+    type Cache = TextCache;
 
     fn chunk_size(&self) -> usize {
         self.compressor.chunk_size()
@@ -165,12 +224,18 @@ impl CachedModel for Backbone {
         self.compressor.embedding.weight.dims()[0]
     }
 
-    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> KvCache {
-        self.transformer.cache(batch, capacity, device)
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> TextCache {
+        let keys = self.transformer.cache(batch, capacity, device);
+        let (k, context) = (self.compressor.chunk_size(), self.compressor.context());
+        TextCache::new(keys, batch, k, context, device)
     }
 
-    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut KvCache) -> Tensor<3> {
-        self.transformer
-            .step(self.compressor.forward(tokens), fillers, cache)
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut TextCache) -> Tensor<3> {
+        let [batch, new, k] = tokens.dims();
+        let compressor = &self.compressor;
+        let tokens = tokens.reshape([batch, new * k]);
+        let (x, before) = cache.read(tokens, fillers, |tokens| compressor.embed(tokens));
+        let x = compressor.compress(x, before);
+        self.transformer.step(x, fillers, &mut cache.keys)
     }
 }

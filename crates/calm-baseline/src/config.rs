@@ -41,6 +41,14 @@ impl TokenModelConfig {
         ConfigError::positive("baseline.vocab_size", self.vocab_size)?;
         let window = self.window as f64;
         ConfigError::range("window", window, self.window >= 2, "2 or more")?;
+        let near = self.near_tokens;
+        let fits = near < self.window;
+        ConfigError::range(
+            "baseline.near_tokens",
+            near as f64,
+            fits,
+            "less than the window",
+        )?;
         let positive = self.init_std > 0.0 && self.init_std.is_finite();
         let std = self.init_std;
         ConfigError::range("baseline.init_std", std, positive, "greater than 0")?;

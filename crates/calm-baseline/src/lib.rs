@@ -38,6 +38,6 @@ pub use brier::{WindowScores, score_window};
 pub use config::TokenModelConfig;
 pub use draft::{Drafter, ModelDrafter, PromptLookup, Proposal};
 pub use generate::TokenGenerator;
-pub use model::{TokenBranches, TokenCache, TokenModel};
+pub use model::TokenModel;
 pub use sampler::{SamplingError, TokenSampler};
 pub use speculative::{SpeculationStats, SpeculativeGenerator};

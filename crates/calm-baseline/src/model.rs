@@ -5,8 +5,7 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::ArgmaxTable;
 use calm_nn::{
-    Branches, CachedModel, KvCache, NearTokens, NextToken, OutputLayer, StepCache, TokenHistory,
-    Transformer, keep_rows,
+    CachedModel, NearTokens, NextToken, OutputLayer, TextBranches, TextCache, Transformer,
 };
 
 /// A LLaMA-style token language model on the blocks that the CALM backbone uses.
@@ -47,11 +46,6 @@ impl TokenModel {
         }
     }
 
-    /// Tokens before each that its embedding is made from.
-    fn near_tokens(&self) -> usize {
-        self.near.as_ref().map_or(0, NearTokens::count)
-    }
-
     /// The last layer.
     pub fn output_layer(&self) -> OutputLayer<'_> {
         OutputLayer::new(self.output.as_ref(), &self.embedding)
@@ -73,30 +67,8 @@ impl TokenModel {
     }
 }
 
-/// What a [`TokenModel`] keeps of the texts that it has read.
-#[derive(Clone, Debug)]
-pub struct TokenCache {
-    keys: KvCache,
-    /// Where embeddings take over from tokens before.
-    tokens: Option<TokenHistory>,
-}
-
-impl StepCache for TokenCache {
-    fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    fn room(&self) -> usize {
-        self.keys.room()
-    }
-
-    fn truncate(&mut self, len: usize) -> usize {
-        self.keys.truncate(len)
-    }
-}
-
 impl CachedModel for TokenModel {
-    type Cache = TokenCache;
+    type Cache = TextCache;
 
     fn chunk_size(&self) -> usize {
         1
@@ -106,52 +78,22 @@ impl CachedModel for TokenModel {
         self.embedding.weight.dims()[0]
     }
 
-    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> TokenCache {
-        let tokens = self.near.as_ref();
-        TokenCache {
-            keys: self.transformer.cache(batch, capacity, device),
-            tokens: tokens.map(|_| TokenHistory::new(batch, capacity, device)),
-        }
+    fn cache(&self, batch: usize, capacity: usize, device: &Device) -> TextCache {
+        let keys = self.transformer.cache(batch, capacity, device);
+        let reach = self.near.as_ref().map_or(0, NearTokens::count);
+        TextCache::new(keys, batch, 1, reach, device)
     }
 
-    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut TokenCache) -> Tensor<3> {
+    fn step(&self, tokens: Tensor<3, Int>, fillers: &[usize], cache: &mut TextCache) -> Tensor<3> {
         let tokens = tokens.squeeze_dim::<2>(2);
-        let ([batch, new], read) = (tokens.dims(), cache.len());
-        let x = match &mut cache.tokens {
-            None => self.embed(tokens),
-            Some(history) => {
-                history.write(read, tokens);
-                let before = self.near_tokens().min(read);
-                let first = read - before;
-                let x = self.embed(history.range(first, before + new));
-                let x = match fillers.iter().any(|&fillers| fillers > first) {
-                    false => x,
-                    // What stands before a text is no part of it.
-                    true => {
-                        let own = (0..batch).flat_map(|text| {
-                            let fillers = fillers[text];
-                            (first..read + new).map(move |t| t >= fillers)
-                        });
-                        keep_rows(x, own)
-                    }
-                };
-                self.mix(x, before)
-            }
-        };
+        let (x, before) = cache.read(tokens, fillers, |tokens| self.embed(tokens));
+        let x = self.mix(x, before);
         self.transformer.step(x, fillers, &mut cache.keys)
     }
 }
 
-/// What alternative continuations of one cached text keep.
-#[derive(Debug, Default)]
-pub struct TokenBranches {
-    keys: Branches,
-    /// Their own tokens, each `[queries]`, where embeddings take over from tokens before.
-    tokens: Vec<Tensor<1, Int>>,
-}
-
 impl NextToken for TokenModel {
-    type Branches = TokenBranches;
+    type Branches = TextBranches;
 
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.output_layer().logits(hidden)
@@ -165,29 +107,12 @@ impl NextToken for TokenModel {
         &self,
         tokens: Tensor<1, Int>,
         prefix: &[usize],
-        cache: &TokenCache,
-        branches: &mut TokenBranches,
+        cache: &TextCache,
+        branches: &mut TextBranches,
     ) -> Tensor<2> {
-        let x = match &cache.tokens {
-            None => self.embed(tokens.unsqueeze_dim(0)),
-            Some(history) => {
-                branches.tokens.push(tokens);
-                let (n, taken) = (self.near_tokens(), branches.tokens.len());
-                let fed = taken.min(n + 1);
-                // Of the text before the branch, as far as it reaches back.
-                let columns = (1..=n + 1 - fed)
-                    .rev()
-                    .map(|back| history.at(prefix.iter().map(move |p| p.saturating_sub(back))));
-                let own = branches.tokens[taken - fed..].iter().cloned();
-                let columns = columns.chain(own).map(|ids| ids.unsqueeze_dim::<2>(1));
-                let x = self.embed(Tensor::cat(columns.collect(), 1));
-                let within = prefix.iter().flat_map(|&p| {
-                    let start = (p + taken) as isize - (n + 1) as isize;
-                    (0..=n as isize).map(move |i| start + i >= 0)
-                });
-                self.mix(keep_rows(x, within), n).swap_dims(0, 1)
-            }
-        };
+        let tokens = tokens.unsqueeze_dim(1);
+        let (x, before) = branches.read(tokens, prefix, cache, |tokens| self.embed(tokens));
+        let x = self.mix(x, before).swap_dims(0, 1);
         self.transformer
             .branch(x, prefix, &cache.keys, &mut branches.keys)
             .squeeze_dim(0)

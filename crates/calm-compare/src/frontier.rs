@@ -200,8 +200,11 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// The best quality at up to each of the points' costs: more work than for the best point does not
-/// make it worse.
+/// The points that no cheaper one passes, and the best quality again at the highest cost: more work
+/// than for the best point does not make it worse.
+///
+/// A point below a cheaper one is left out. It would hold the curve down on the way to the next
+/// better one, and a reference must not lose by a worse model beside it.
 pub fn frontier(mut points: Vec<Point>) -> Vec<Point> {
     points.retain(|p| p.cost > 0.0 && p.cost.is_finite() && p.quality.is_finite());
     points.sort_by(|a, b| {
@@ -209,11 +212,20 @@ pub fn frontier(mut points: Vec<Point>) -> Vec<Point> {
             .total_cmp(&b.cost)
             .then(b.quality.total_cmp(&a.quality))
     });
-    points.dedup_by_key(|p| p.cost);
-    let mut best = f64::NEG_INFINITY;
-    for point in &mut points {
-        best = best.max(point.quality);
-        point.quality = best;
+    let highest = points.last().map(|p| p.cost);
+    let mut best: Option<Point> = None;
+    points.retain(|&point| {
+        // Equals stay: of one model they are a stretch on which it did not get better.
+        let better = best.is_none_or(|best| point.quality >= best.quality);
+        if better {
+            best = Some(point);
+        }
+        better
+    });
+    if let (Some(cost), Some(best)) = (highest, best)
+        && cost > best.cost
+    {
+        points.push(Point { cost, ..best });
     }
     points
 }
@@ -294,7 +306,7 @@ mod tests {
             point(3.0, 0.15),
             point(2.0, 0.05),
         ];
-        let expected = [(1.0, 0.1), (2.0, 0.2), (3.0, 0.2), (4.0, 0.3)];
+        let expected = [(1.0, 0.1), (2.0, 0.2), (4.0, 0.3)];
         assert_eq!(frontier(points), expected.map(|(c, q)| point(c, q)));
         let falling = frontier(vec![point(1.0, 0.1), point(3.0, 0.3), point(5.0, 0.2)]);
         assert_eq!(falling.last(), Some(&point(5.0, 0.3)));

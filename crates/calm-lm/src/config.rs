@@ -18,6 +18,10 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Tokens per chunk, K.
     pub chunk_size: usize,
+    /// Tokens before a chunk that the backbone's input is made of too, C (published: 0;
+    /// [`calm_backbone::ChunkCompressor`]).
+    #[serde(default)]
+    pub chunk_context: usize,
     /// Latent width, l (published: 32 K).
     pub latent_size: usize,
     /// What turns a predicted vector into tokens.
@@ -75,6 +79,13 @@ impl ModelConfig {
             "model.chunk_size",
             self.chunk_size,
         )?;
+        let context = self.chunk_context;
+        ConfigError::range(
+            "model.chunk_context",
+            context as f64,
+            context < self.window,
+            "less than the window",
+        )?;
         let aux = self.aux_weight;
         ConfigError::range(
             "model.aux_weight",
@@ -111,6 +122,7 @@ impl ModelConfig {
         BackboneConfig {
             vocab_size: self.vocab_size,
             chunk_size: self.chunk_size,
+            chunk_context: self.chunk_context,
             transformer: self.backbone.clone(),
         }
     }

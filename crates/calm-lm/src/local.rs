@@ -6,7 +6,9 @@ use burn::tensor::{Device, Int, Tensor};
 use calm_backbone::Backbone;
 use calm_kernels::ArgmaxTable;
 use calm_local_decoder::{Chunks, LocalBranches, LocalCache, LocalDecoder};
-use calm_nn::{Branches, CachedModel, KvCache, NextToken, StepCache, TokenHistory, keep_rows};
+use calm_nn::{
+    BranchTokens, Branches, CachedModel, KvCache, NextToken, StepCache, TokenHistory, keep_rows,
+};
 
 /// A backbone whose states a local decoder turns into tokens, trained end to end by cross-entropy.
 #[derive(Module, Debug)]
@@ -66,7 +68,7 @@ impl LocalModel {
         let chunks = capacity / self.decoder.chunk_size();
         let width = self.backbone.width();
         LocalModelCache {
-            backbone: self.backbone.cache(batch, chunks, device),
+            backbone: self.backbone.transformer.cache(batch, chunks, device),
             decoder,
             tokens: TokenHistory::new(batch, capacity, device),
             states: Some(Tensor::zeros([batch, chunks + 1, width], device)),
@@ -156,9 +158,15 @@ impl CachedModel for LocalModel {
 
         let mut entries = None;
         if completed > 0 {
-            let chunks = cache.tokens.range(begun * k, completed * k);
-            let chunks = chunks.reshape([batch, completed, k]);
-            let inputs = self.backbone.compressor.forward(chunks);
+            let compressor = &self.backbone.compressor;
+            let (embedded, before) = cache.tokens.embedded(
+                begun * k,
+                completed * k,
+                compressor.context(),
+                fillers,
+                |tokens| compressor.embed(tokens),
+            );
+            let inputs = compressor.compress(embedded, before);
             let fillers: Vec<usize> = fillers.iter().map(|tokens| tokens / k).collect();
             let states =
                 self.backbone
@@ -207,9 +215,8 @@ fn without_fillers(states: Tensor<3>, first: usize, fillers: &[usize]) -> Tensor
 pub struct LocalModelBranches {
     backbone: Branches,
     decoder: LocalBranches,
-    /// Tokens of the chunk that goes on, each `[queries]`.
-    tokens: Vec<Tensor<1, Int>>,
-    /// Its conditions, `[queries, K, d]`.
+    tokens: BranchTokens,
+    /// Of the chunk that goes on, `[queries, K, d]`.
     conditions: Option<Tensor<3>>,
 }
 
@@ -250,23 +257,23 @@ impl NextToken for LocalModel {
         let conditions = match branches.conditions.take() {
             Some(conditions) => conditions,
             None => {
-                // The chunk goes on where the prefixes end.
-                branches.tokens.extend((0..within).map(|j| {
-                    let at = prefix.iter().map(move |p| p - within + j);
-                    cache.tokens.at(at)
-                }));
                 let at: Vec<i64> = prefix.iter().map(|p| (p / k) as i64).collect();
                 let at = Tensor::from_ints(at.as_slice(), &device);
                 per_position(cache.states().select(1, at))
             }
         };
         branches.tokens.push(tokens.clone());
+        // The place of the next token in its chunk.
+        let next = (within + branches.tokens.len()) % k;
         let mut entries = None;
-        let conditions = if branches.tokens.len() == k {
-            let columns = branches.tokens.drain(..);
-            let chunks = columns.map(|column| column.unsqueeze_dim::<2>(1)).collect();
-            let chunks = Tensor::cat(chunks, 1).unsqueeze_dim::<3>(0);
-            let inputs = self.backbone.compressor.forward(chunks);
+        let conditions = if next == 0 {
+            let compressor = &self.backbone.compressor;
+            let context = compressor.context();
+            let embed = |tokens| compressor.embed(tokens);
+            let embedded = branches
+                .tokens
+                .embedded(context + k, prefix, &cache.tokens, embed);
+            let inputs = compressor.compress(embedded, context).swap_dims(0, 1);
             let whole: Vec<usize> = prefix.iter().map(|p| p / k).collect();
             let states = self.backbone.transformer.branch(
                 inputs.clone(),
@@ -281,7 +288,6 @@ impl NextToken for LocalModel {
         } else {
             conditions
         };
-        let next = branches.tokens.len();
         let own = conditions.clone().narrow(1, next, 1).squeeze_dim::<2>(1);
         branches.conditions = Some(conditions);
         self.decoder.branch(

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_autoencoder::GreedyDecoder;
 use calm_likelihood_free::{GenerativeHead, MAX_N, Rollout, Start};
-use calm_nn::{Branches, CachedModel, Draws, KvCache, chunk_tensor};
+use calm_nn::{CachedModel, Draws, TextBranches, TextCache, chunk_tensor};
 
 use crate::CalmModel;
 
@@ -143,12 +143,12 @@ impl CalmRollout<'_> {
         &self,
         starts: &mut [Start],
         prefixes: &[usize],
-        cache: &KvCache,
+        cache: &TextCache,
         random: &mut dyn Draws,
     ) {
         let k = self.model.autoencoder.chunk_size();
         let language_model = &self.model.language_model;
-        let mut branches = Branches::default();
+        let mut branches = TextBranches::default();
         let mut previous: Option<Vec<Alive>> = None;
         for length in (k..MAX_N).step_by(k) {
             let alive: Vec<Alive> = agreeing(starts, length);

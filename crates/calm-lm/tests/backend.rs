@@ -18,6 +18,7 @@ fn config() -> ModelConfig {
     ModelConfig {
         vocab_size: 37,
         chunk_size: 2,
+        chunk_context: 1,
         decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 16,
@@ -211,7 +212,7 @@ fn token_model(device: &Device) -> TokenModel {
         tied_embeddings: false,
         scale_embeddings: false,
         zero_init_residual: false,
-        near_tokens: 0,
+        near_tokens: 2,
         transformer: config().backbone,
     };
     config.init(5, device)

@@ -29,6 +29,7 @@ mod output_layer;
 mod posterior;
 mod random;
 mod rope;
+mod text_cache;
 mod traits;
 mod transformer;
 
@@ -40,11 +41,12 @@ pub use error::ConfigError;
 pub use init::{Init, LAYER_NORM_EPS, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{SwiGlu, embed, layer_norm, linear, rms_norm};
-pub use near_tokens::{NearTokens, TokenHistory, keep_rows};
+pub use near_tokens::NearTokens;
 pub use output_layer::OutputLayer;
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
+pub use text_cache::{BranchTokens, TextBranches, TextCache, TokenHistory, keep_rows};
 pub use traits::{Cost, MAX_N};
 pub use transformer::{
     AttentionMask, Block, Branches, SelfAttention, Transformer, TransformerConfig,

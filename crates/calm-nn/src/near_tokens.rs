@@ -1,7 +1,7 @@
-//! Embeddings that know the tokens before them, and the token ids that cached decoding keeps for it.
+//! Embeddings that know the tokens before them.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::Init;
 
@@ -58,56 +58,4 @@ impl NearTokens {
             sum + shifted(j) * weight
         })
     }
-}
-
-/// All token ids of texts that are being read, `[batch, capacity]`, written in place.
-#[derive(Clone, Debug)]
-pub struct TokenHistory {
-    tokens: Option<Tensor<2, Int>>,
-}
-
-impl TokenHistory {
-    /// Room for `capacity` tokens of `batch` texts.
-    pub fn new(batch: usize, capacity: usize, device: &Device) -> Self {
-        Self {
-            tokens: Some(Tensor::zeros([batch, capacity], device)),
-        }
-    }
-
-    /// Writes tokens `[batch, new]` behind the first `len`.
-    pub fn write(&mut self, len: usize, tokens: Tensor<2, Int>) {
-        let [batch, new] = tokens.dims();
-        // Taken out of its slot, the buffer has one owner and is written in place.
-        let held = self.tokens.take().expect("the buffer of tokens");
-        self.tokens = Some(held.slice_assign([0..batch, len..len + new], tokens));
-    }
-
-    /// Tokens `first..first + count` of every text, `[batch, count]`.
-    pub fn range(&self, first: usize, count: usize) -> Tensor<2, Int> {
-        self.all().narrow(1, first, count)
-    }
-
-    /// The token at each place of `at` of the only text, `[places]`.
-    pub fn at(&self, at: impl Iterator<Item = usize>) -> Tensor<1, Int> {
-        let at: Vec<i64> = at.map(|i| i as i64).collect();
-        let all = self.all();
-        let at = Tensor::from_ints(at.as_slice(), &all.device());
-        all.select(1, at).squeeze_dim(0)
-    }
-
-    fn all(&self) -> Tensor<2, Int> {
-        self.tokens.clone().expect("the buffer of tokens")
-    }
-}
-
-/// `x` with zeros in place of the rows that are not kept. They must be finite.
-///
-/// # Shapes
-/// - x: `[batch, positions, d]`
-/// - keep: of every row, `batch * positions` in order
-pub fn keep_rows(x: Tensor<3>, keep: impl Iterator<Item = bool>) -> Tensor<3> {
-    let ([batch, positions, _], device) = (x.dims(), x.device());
-    let keep: Vec<f32> = keep.map(f32::from).collect();
-    let keep = TensorData::new(keep, [batch, positions, 1]);
-    x * Tensor::<3>::from_data(keep, &device)
 }

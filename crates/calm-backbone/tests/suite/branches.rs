@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor};
 use calm_backbone::Backbone;
 use calm_nn::StepCache;
-use calm_nn::{Branches, CachedModel};
+use calm_nn::{CachedModel, TextBranches};
 
 use crate::{distance, lively, small, tokens};
 
@@ -37,7 +37,7 @@ fn a_branch_equals_the_sequence_that_it_continues() {
         // A start before any text, two branches after the same chunk, and one after all of it.
         let prefix = [3, 0, 1, 6, 3];
         let x = tokens(&config, prefix.len(), 3, 2);
-        let mut branches = Branches::default();
+        let mut branches = TextBranches::default();
         for step in 0..3 {
             let chunk = x.clone().narrow(1, step, 1).squeeze_dim::<2>(1);
             let hidden = model.branch(chunk, &prefix, &cache, &mut branches);
@@ -71,7 +71,7 @@ fn selected_branches_go_on_as_if_the_others_had_never_been() {
             .map(|&q| x.clone().narrow(0, q, 1).narrow(1, step, 1));
         Tensor::cat(rows.collect(), 0).squeeze_dim::<2>(1)
     };
-    let mut branches = Branches::default();
+    let mut branches = TextBranches::default();
     model.branch(chunk(&[0, 1, 2, 3], 0), &prefix, &cache, &mut branches);
     // Dropped, reordered, then one of them doubled.
     let mut kept = vec![0, 1, 2, 3];
@@ -99,7 +99,7 @@ fn a_branch_does_not_see_another() {
     let mut cache = model.cache(1, 3, &device);
     model.step(tokens(&config, 1, 3, 5), &[0], &mut cache);
     let run = |neighbour: i64| {
-        let mut branches = Branches::default();
+        let mut branches = TextBranches::default();
         let mut last = None;
         for token in [4, 9] {
             let chunks = [[token; 3], [neighbour; 3]];

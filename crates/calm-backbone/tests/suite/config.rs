@@ -95,6 +95,7 @@ fn counted_parameters_are_those_of_the_module() {
         small(4),
         BackboneConfig {
             chunk_size: 1,
+            chunk_context: 0,
             ..small(2)
         },
         BackboneConfig {

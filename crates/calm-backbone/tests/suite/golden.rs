@@ -2,10 +2,11 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
+use calm_backbone::BackboneConfig;
 use calm_fixtures::{Fixture, FixtureError, Golden, assert_close};
-use calm_nn::CachedModel;
+use calm_nn::{CachedModel, Init};
 
-use crate::reference;
+use crate::{reference, reference_config};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -24,6 +25,31 @@ fn compressed_chunks_are_those_of_the_reference() -> Result<(), FixtureError> {
     let (f, tokens) = load(&device)?;
     let compressed = reference(&f, &device)?.compressor.forward(tokens);
     assert_close(compressed, &f.golden("outputs/embed_proj")?, TOLERANCE);
+    Ok(())
+}
+
+#[test]
+fn chunks_with_the_tokens_before_them_are_those_of_the_reference() -> Result<(), FixtureError> {
+    let device = Device::flex();
+    let (f, tokens) = load(&device)?;
+    let given = reference(&f, &device)?.compressor;
+    let config = BackboneConfig {
+        chunk_context: f.whole("inputs/context")?,
+        ..reference_config(&f)?
+    };
+    let mut compressor = config.init(&mut Init::new(0, &device)).compressor;
+    // A matrix of the reference is [out, in].
+    let widen = f.tensor::<2>("inputs/context_widen", &device)?.transpose();
+    compressor.widen.weight = Param::from_tensor(widen);
+    compressor.widen.bias = given.widen.bias;
+    compressor.embedding = given.embedding;
+    compressor.narrow = given.narrow;
+    compressor.norm = given.norm;
+    assert_close(
+        compressor.forward(tokens),
+        &f.golden("outputs/embed_proj_with_context")?,
+        TOLERANCE,
+    );
     Ok(())
 }
 

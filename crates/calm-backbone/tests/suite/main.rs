@@ -24,6 +24,7 @@ fn small(kv_heads: usize) -> BackboneConfig {
     BackboneConfig {
         vocab_size: 23,
         chunk_size: 3,
+        chunk_context: 4,
         transformer,
     }
 }
@@ -68,11 +69,12 @@ fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
         })
 }
 
-/// The backbone of the fixture.
-fn reference(f: &Fixture, device: &Device) -> Result<Backbone, FixtureError> {
-    let config = BackboneConfig {
+/// The sizes of the fixture's backbone.
+fn reference_config(f: &Fixture) -> Result<BackboneConfig, FixtureError> {
+    Ok(BackboneConfig {
         vocab_size: f.whole("config/vocab_size")?,
         chunk_size: f.whole("config/patch_size")?,
+        chunk_context: 0,
         transformer: TransformerConfig {
             layers: f.whole("config/num_hidden_layers")?,
             hidden_size: f.whole("config/hidden_size")?,
@@ -82,7 +84,12 @@ fn reference(f: &Fixture, device: &Device) -> Result<Backbone, FixtureError> {
             rope_theta: f.number("config/rope_theta")?,
             norm_eps: f.number("config/rms_norm_eps")?,
         },
-    };
+    })
+}
+
+/// The backbone of the fixture.
+fn reference(f: &Fixture, device: &Device) -> Result<Backbone, FixtureError> {
+    let config = reference_config(f)?;
     config.validate().expect("the fixture's sizes fit together");
     let mut model = config.init(&mut Init::new(0, device));
     let mut w = Weights::new(f, device)?;

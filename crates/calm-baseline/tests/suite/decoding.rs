@@ -1,10 +1,10 @@
 //! Cached decoding against reading the whole text.
 
 use burn::tensor::Device;
-use calm_baseline::{TokenBranches, TokenGenerator, TokenSampler};
+use calm_baseline::{TokenGenerator, TokenSampler};
 use calm_nn::NextToken;
-use calm_nn::StepCache;
 use calm_nn::{CachedModel, Decoding, Limits, PromptError, Stop};
+use calm_nn::{StepCache, TextBranches};
 
 use crate::{ids, row, scores, small};
 
@@ -182,7 +182,7 @@ fn branches_are_what_the_whole_texts_would_be() {
     model.step(read, &[0], &mut cache);
     let prefix = [1, 2, 5, 9];
     let mut texts = prefix.map(|n| text[..n].to_vec());
-    let mut branches = TokenBranches::default();
+    let mut branches = TextBranches::default();
     for step in 0..4 {
         let next: Vec<u32> = (0..4).map(|query| (3 * query + 5 * step) % 13).collect();
         let tokens = row(&next, &device).squeeze_dim::<1>(0);

@@ -47,6 +47,21 @@ fn a_window_of_one_chunk_predicts_nothing_and_is_refused() {
 }
 
 #[test]
+fn chunks_that_reach_back_over_a_window_are_refused() {
+    let mut c = config(4);
+    c.chunk_context = c.window - 1;
+    assert_eq!(c.validate(), Ok(()));
+    c.chunk_context = c.window;
+    assert!(matches!(
+        c.validate(),
+        Err(ConfigError::Range {
+            field: "model.chunk_context",
+            ..
+        })
+    ));
+}
+
+#[test]
 fn unknown_keys_are_refused() {
     let mut value = serde_json::to_value(config(2)).unwrap();
     value["windw"] = 3.into();

@@ -13,6 +13,7 @@ fn config(f: &Fixture, memory: Memory) -> Result<ModelConfig, FixtureError> {
     let mut config = super::config(f.whole("config/patch_size")?);
     config.decoder = DecoderKind::Local;
     config.vocab_size = f.whole("config/vocab_size")?;
+    config.chunk_context = 0;
     config.backbone = TransformerConfig {
         layers: f.whole("config/num_hidden_layers")?,
         hidden_size: f.whole("config/hidden_size")?,

@@ -20,6 +20,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: 13,
         chunk_size: k,
+        chunk_context: 1,
         decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 8 * k,
