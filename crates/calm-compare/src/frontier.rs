@@ -17,6 +17,13 @@ pub struct Point {
     pub quality: f64,
 }
 
+impl Point {
+    /// Whether it can stand on a curve over the logarithm of the cost.
+    fn sound(&self) -> bool {
+        self.cost > 0.0 && self.cost.is_finite() && self.quality.is_finite()
+    }
+}
+
 /// A model's quality at a cost as it was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
@@ -103,8 +110,8 @@ const SURE: f64 = 0.95;
 
 /// Compares `ours` with the curve through `reference`.
 ///
-/// The curve is the best quality that a model of the reference reached at up to a cost, linear in
-/// the logarithm of the cost between points. Each model's points are first made to rise by an
+/// The curve is the best quality that models of the reference reached at up to a cost, linear in
+/// the logarithm of the cost between points, without those that another model passes. Each model's points are first made to rise by an
 /// isotonic fit weighted by their errors: a running maximum over noisy points would be biased
 /// upwards. The maximum over models that is left favours the reference a little where two of them
 /// are equally good.
@@ -182,7 +189,7 @@ impl<'a> Reference<'a> {
 
     /// The frontier of the models' rising curves, with the quality that `quality` gives each point.
     fn curve(&self, mut quality: impl FnMut(&Measured) -> Point) -> Vec<Point> {
-        let mut all = Vec::new();
+        let mut models = Vec::new();
         for model in &self.0 {
             let points: Vec<Point> = model
                 .iter()
@@ -194,40 +201,91 @@ impl<'a> Reference<'a> {
                 .map(|(point, (_, weight))| (point.quality, *weight))
                 .collect();
             let rising = isotonic(&weighted).into_iter().zip(points);
-            all.extend(rising.map(|(quality, point)| Point { quality, ..point }));
+            models.push(
+                rising
+                    .map(|(quality, point)| Point { quality, ..point })
+                    .collect(),
+            );
         }
-        frontier(all)
+        frontier(&models)
     }
 }
 
-/// The points that no cheaper one passes, and the best quality again at the highest cost: more work
-/// than for the best point does not make it worse.
+/// The points of all models that no other model passes, by itself or on the straight line between two
+/// sizes or lengths of training, and the best quality again at the highest cost: more work than for
+/// the best point does not make it worse.
 ///
-/// A point below a cheaper one is left out. It would hold the curve down on the way to the next
-/// better one, and a reference must not lose by a worse model beside it.
-pub fn frontier(mut points: Vec<Point>) -> Vec<Point> {
-    points.retain(|p| p.cost > 0.0 && p.cost.is_finite() && p.quality.is_finite());
+/// A point that is passed would hold the curve down on the way to the next better one, and a
+/// reference must not lose by a worse model beside it. Lines between points of one model don't
+/// count against its own points: what bends its learning curve may be noise.
+pub fn frontier(models: &[Vec<Point>]) -> Vec<Point> {
+    let mut points = Vec::new();
+    for (own, model) in models.iter().enumerate() {
+        let others = models.iter().enumerate().filter(|(i, _)| *i != own);
+        let others = hull(others.flat_map(|(_, points)| points).copied().collect());
+        let kept = model.iter().filter(|point| {
+            let best = match others.last() {
+                Some(last) if last.cost < point.cost => Some(last.quality),
+                _ => quality_at(&others, point.cost),
+            };
+            best.is_none_or(|best| point.quality >= best)
+        });
+        points.extend(kept.copied());
+    }
+    let highest = models
+        .iter()
+        .flatten()
+        .filter(|p| p.sound())
+        .map(|p| p.cost);
+    let highest = highest.fold(0.0, f64::max);
+    let mut points = rising(points);
+    if let Some(&best) = points.last()
+        && highest > best.cost
+    {
+        points.push(Point {
+            cost: highest,
+            ..best
+        });
+    }
+    points
+}
+
+/// The points by cost that are no worse than a cheaper one. Equals stay: of one model they are a
+/// stretch on which it did not get better.
+fn rising(mut points: Vec<Point>) -> Vec<Point> {
+    points.retain(Point::sound);
     points.sort_by(|a, b| {
         a.cost
             .total_cmp(&b.cost)
             .then(b.quality.total_cmp(&a.quality))
     });
-    let highest = points.last().map(|p| p.cost);
-    let mut best: Option<Point> = None;
-    points.retain(|&point| {
-        // Equals stay: of one model they are a stretch on which it did not get better.
-        let better = best.is_none_or(|best| point.quality >= best.quality);
-        if better {
-            best = Some(point);
-        }
+    let mut best = f64::NEG_INFINITY;
+    points.retain(|point| {
+        let better = point.quality >= best;
+        best = best.max(point.quality);
         better
     });
-    if let (Some(cost), Some(best)) = (highest, best)
-        && cost > best.cost
-    {
-        points.push(Point { cost, ..best });
-    }
+    points.dedup_by_key(|point| point.cost);
     points
+}
+
+/// The corners of the lowest curve above all points that rises less and less with the logarithm of
+/// the cost.
+fn hull(points: Vec<Point>) -> Vec<Point> {
+    let mut corners: Vec<Point> = Vec::new();
+    for point in rising(points) {
+        while let [.., a, b] = corners[..] {
+            let slope = |from: Point, to: Point| {
+                (to.quality - from.quality) / (to.cost.ln() - from.cost.ln())
+            };
+            if slope(a, b) > slope(b, point) {
+                break;
+            }
+            corners.pop();
+        }
+        corners.push(point);
+    }
+    corners
 }
 
 /// What a point saves to reach its quality, `1 - cost / cost on the frontier`; infinite where its
@@ -298,20 +356,54 @@ mod tests {
     }
 
     #[test]
-    fn the_frontier_is_what_no_cheaper_point_reaches() {
-        let points = vec![
-            point(4.0, 0.3),
-            point(1.0, 0.1),
-            point(2.0, 0.2),
-            point(3.0, 0.15),
-            point(2.0, 0.05),
+    fn the_frontier_is_what_no_other_model_passes() {
+        let alone = |points: &[(f64, f64)]| -> Vec<Vec<Point>> {
+            points.iter().map(|&(c, q)| vec![point(c, q)]).collect()
+        };
+        // (3, 0.15) lies below a cheaper one, (4, 0.21) below the line from (2, 0.2) to (8, 0.3).
+        let points = [
+            (8.0, 0.3),
+            (1.0, 0.1),
+            (2.0, 0.2),
+            (3.0, 0.15),
+            (4.0, 0.21),
+            (2.0, 0.05),
         ];
-        let expected = [(1.0, 0.1), (2.0, 0.2), (4.0, 0.3)];
-        assert_eq!(frontier(points), expected.map(|(c, q)| point(c, q)));
-        let falling = frontier(vec![point(1.0, 0.1), point(3.0, 0.3), point(5.0, 0.2)]);
+        let expected = [(1.0, 0.1), (2.0, 0.2), (8.0, 0.3)];
+        assert_eq!(
+            frontier(&alone(&points)),
+            expected.map(|(c, q)| point(c, q))
+        );
+        let falling = frontier(&alone(&[(1.0, 0.1), (3.0, 0.3), (5.0, 0.2)]));
         assert_eq!(falling.last(), Some(&point(5.0, 0.3)));
         assert_eq!(quality_at(&falling, 4.0), Some(0.3));
         approx::assert_relative_eq!(cost_at(&falling, 0.3).unwrap(), 3.0, max_relative = 1e-12);
+        // One model's learning curve may bend; nothing of it is passed by itself.
+        let bent = [(1.0, 0.1), (2.0, 0.11), (4.0, 0.3)].map(|(c, q)| point(c, q));
+        assert_eq!(frontier(&[bent.to_vec()]), bent);
+        assert_eq!(frontier(&[]), []);
+    }
+
+    /// A token model more never makes the reference worse, at any cost.
+    #[test]
+    fn another_model_does_not_lower_the_frontier() {
+        let mut random = RandomStream::new(3);
+        for _ in 0..200 {
+            let mut models: Vec<Vec<Point>> = Vec::new();
+            let mut before: Vec<Point> = Vec::new();
+            for _ in 0..6 {
+                models.push(vec![point(1.0 + 9.0 * random.unit(), random.unit())]);
+                let now = frontier(&models);
+                for i in 0..=20 {
+                    let cost = 1.0 + 0.45 * f64::from(i);
+                    if let Some(was) = quality_at(&before, cost) {
+                        let is = quality_at(&now, cost).expect("it covers no less");
+                        assert!(is >= was - 1e-12, "{is} after {was}");
+                    }
+                }
+                before = now;
+            }
+        }
     }
 
     #[test]
@@ -411,7 +503,8 @@ mod tests {
             let middle = 2f64.powf(6.0);
             let of = |curve: &[Point]| quality_at(curve, middle).unwrap() - truth(6);
             ours += of(&Reference::new(&curve).curve(Measured::point));
-            running += of(&frontier(curve.iter().map(Measured::point).collect()));
+            let raw = |m: &Measured| vec![m.point()];
+            running += of(&frontier(&curve.iter().map(raw).collect::<Vec<_>>()));
         }
         let (ours, running) = (
             ours / f64::from(repetitions),
