@@ -21,6 +21,7 @@
 mod attention;
 mod cell;
 mod compare;
+mod curve;
 mod decoding;
 mod error;
 mod event;
