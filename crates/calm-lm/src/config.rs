@@ -79,13 +79,13 @@ impl ModelConfig {
             "model.chunk_size",
             self.chunk_size,
         )?;
-        let context = self.chunk_context;
-        ConfigError::range(
-            "model.chunk_context",
-            context as f64,
-            context < self.window,
-            "less than the window",
-        )?;
+        for (key, reach) in [
+            ("model.chunk_context", self.chunk_context),
+            ("model.local.near_tokens", self.local.near_tokens),
+        ] {
+            let inside = reach < self.window;
+            ConfigError::range(key, reach as f64, inside, "less than the window")?;
+        }
         let aux = self.aux_weight;
         ConfigError::range(
             "model.aux_weight",

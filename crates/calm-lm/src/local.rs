@@ -154,7 +154,7 @@ impl CachedModel for LocalModel {
         let tokens = tokens.squeeze_dim::<2>(2);
         let (read, begun, within) = (cache.len, cache.len / k, cache.len % k);
         let completed = (read + new) / k - begun;
-        cache.tokens.write(read, tokens.clone());
+        cache.tokens.write(read, tokens);
 
         let mut entries = None;
         if completed > 0 {
@@ -192,8 +192,12 @@ impl CachedModel for LocalModel {
         cache.conditions = Some((begun + completed, going_on));
         cache.len += new;
         let conditions = conditions.narrow(1, within + 1, new);
+        let reach = self.decoder.near_tokens();
+        let embed = |tokens| self.decoder.embed(tokens);
+        let (embedded, before) = cache.tokens.embedded(read, new, reach, fillers, embed);
+        let inputs = self.decoder.inputs(embedded, before, conditions);
         self.decoder
-            .step(tokens, conditions, entries, fillers, &mut cache.decoder)
+            .step(inputs, entries, fillers, &mut cache.decoder)
     }
 }
 
@@ -262,7 +266,7 @@ impl NextToken for LocalModel {
                 per_position(cache.states().select(1, at))
             }
         };
-        branches.tokens.push(tokens.clone());
+        branches.tokens.push(tokens);
         // The place of the next token in its chunk.
         let next = (within + branches.tokens.len()) % k;
         let mut entries = None;
@@ -288,11 +292,16 @@ impl NextToken for LocalModel {
         } else {
             conditions
         };
-        let own = conditions.clone().narrow(1, next, 1).squeeze_dim::<2>(1);
+        let own = conditions.clone().narrow(1, next, 1);
         branches.conditions = Some(conditions);
+        let reach = self.decoder.near_tokens();
+        let embed = |tokens| self.decoder.embed(tokens);
+        let embedded = branches
+            .tokens
+            .embedded(reach + 1, prefix, &cache.tokens, embed);
+        let inputs = self.decoder.inputs(embedded, reach, own);
         self.decoder.branch(
-            tokens,
-            own,
+            inputs.squeeze_dim(1),
             entries.map(|entries| entries.squeeze_dim(0)),
             prefix,
             &cache.decoder,

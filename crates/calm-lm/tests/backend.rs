@@ -239,6 +239,7 @@ fn the_local_decoder_agrees() {
             intermediate_size: 24,
             heads: 2,
             kv_heads: 1,
+            near_tokens: 2,
             window: 3,
             vector_size: 8,
             ..LocalDecoderSettings::default()

@@ -5,7 +5,8 @@ use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::{Band, local_attention};
 use calm_nn::{
-    Block, ConfigError, Cost, Init, OutputLayer, Rope, TransformerConfig, embed, linear, rms_norm,
+    Block, ConfigError, Cost, Init, NearTokens, OutputLayer, Rope, TransformerConfig, embed,
+    linear, rms_norm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,10 @@ pub struct LocalDecoderSettings {
     pub rope_theta: f64,
     /// Epsilon of the RMSNorms.
     pub norm_eps: f64,
+    /// Tokens before each that its embedding takes over from, through a weight per channel
+    /// ([`NearTokens`]).
+    #[serde(default)]
+    pub near_tokens: usize,
     /// Tokens that a token sees in each layer, itself included, W.
     pub window: usize,
     /// Width l of the predicted vector; the backbone's width takes its state as it is.
@@ -111,6 +116,7 @@ impl Default for LocalDecoderSettings {
             kv_heads: 8,
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
+            near_tokens: 0,
             window: 8,
             vector_size: 256,
             memory: Memory::Both,
@@ -158,6 +164,7 @@ impl LocalDecoderConfig {
         let kv = settings.kv_heads * transformer.head_dim();
         LocalDecoder {
             embedding: init.embedding(v, d),
+            near: NearTokens::new(settings.near_tokens, d, init),
             to_vector: (l != self.chunk_width).then(|| init.linear_no_bias(self.chunk_width, l)),
             expand: init.linear(l, self.chunk_size * d),
             layers: (0..settings.layers)
@@ -188,6 +195,10 @@ impl LocalDecoderConfig {
         (self.vocab_size * self.settings.hidden_size) as u64
     }
 
+    fn near_weights(&self) -> u64 {
+        (self.settings.near_tokens * self.settings.hidden_size) as u64
+    }
+
     /// Weights that meet a chunk once: the vector, its conditions, and the memory's projections.
     fn chunk_weights(&self) -> u64 {
         let settings = &self.settings;
@@ -207,7 +218,8 @@ impl Cost for LocalDecoderConfig {
         let tables = if self.settings.tied_embeddings { 1 } else { 2 };
         let biases = (self.chunk_size * self.settings.hidden_size) as u64;
         let layers = self.settings.transformer().parameters();
-        tables * self.table() + self.chunk_weights() + biases + layers
+        let near = self.near_weights();
+        tables * self.table() + near + self.chunk_weights() + biases + layers
     }
 
     /// One token, with `context` chunks in the memory; a chunk's own work is shared out over its
@@ -222,7 +234,7 @@ impl Cost for LocalDecoderConfig {
         let layers = settings
             .transformer()
             .forward_macs(settings.window + chunks);
-        shared + layers + self.table()
+        shared + layers + self.near_weights() + self.table()
     }
 
     /// Of a token: what the memory keeps; the last W tokens are a constant beside it.
@@ -283,6 +295,8 @@ impl Sizes {
 pub struct LocalDecoder {
     /// Token table `[V, d]`.
     pub embedding: Embedding,
+    /// What embeddings take over from the tokens before.
+    pub near: Option<NearTokens>,
     /// State to vector `[chunk_width, l]`, where these widths differ.
     pub to_vector: Option<Linear>,
     /// Vector to the K conditions of a chunk's positions, `[l, K d]`.
@@ -337,8 +351,27 @@ impl LocalDecoder {
     /// Embeddings as large as the conditions, which are made of normed states, `[batch, positions, d]`:
     /// unscaled, a step of the optimizer moved a condition by more than the embedding was large
     /// (docs/log.md).
-    pub(crate) fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         embed(&self.embedding, tokens, true)
+    }
+
+    /// Tokens before each that its embedding takes over from.
+    pub fn near_tokens(&self) -> usize {
+        self.near.as_ref().map_or(0, NearTokens::count)
+    }
+
+    /// What the first layer reads: embeddings, all but the first `before`, with what they take over,
+    /// and the conditions of the tokens after them.
+    ///
+    /// # Shapes
+    /// - embedded: `[batch, before + positions, d]`
+    /// - conditions, output: `[batch, positions, d]`
+    pub fn inputs(&self, embedded: Tensor<3>, before: usize, conditions: Tensor<3>) -> Tensor<3> {
+        let embedded = match &self.near {
+            None => embedded,
+            Some(near) => near.forward(embedded, before),
+        };
+        embedded + conditions
     }
 
     /// Hidden states of texts from their first token on: that of position t holds what is known of
@@ -360,7 +393,7 @@ impl LocalDecoder {
         let rope = self.rope(0..positions, &device);
         let memory = chunks.and_then(|chunks| self.sizes.memory.entries(chunks));
         let at_ends = self.rope_of_chunks(0..whole, &device);
-        let x = self.embed(tokens) + conditions;
+        let x = self.inputs(self.embed(tokens), 0, conditions);
         let x = self.layers.iter().fold(x, |x, layer| {
             let memory = memory.clone().zip(layer.memory.as_ref());
             let memory = memory.map(|(entries, project)| project.forward(entries, &at_ends));

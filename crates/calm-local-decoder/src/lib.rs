@@ -15,7 +15,7 @@
 //! let device = Device::flex();
 //! let settings = LocalDecoderSettings {
 //!     layers: 1, hidden_size: 16, intermediate_size: 24, heads: 2, kv_heads: 2,
-//!     rope_theta: 10_000.0, norm_eps: 1e-6, window: 8, vector_size: 32,
+//!     rope_theta: 10_000.0, norm_eps: 1e-6, near_tokens: 2, window: 8, vector_size: 32,
 //!     memory: Memory::Both, tied_embeddings: false,
 //! };
 //! let config = LocalDecoderConfig { vocab_size: 11, chunk_size: 4, chunk_width: 32, settings };

@@ -1,6 +1,6 @@
 //! The local decoder on a text that grows: cached steps, and branches off a cached text.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use calm_kernels::cached_local_attention;
 use calm_nn::{linear, rms_norm};
 
@@ -65,23 +65,21 @@ impl LocalDecoder {
     /// `fillers[b]` tokens at the front of text b, whole chunks, are hidden from all others.
     ///
     /// # Shapes
-    /// - tokens: `[batch, new]`
-    /// - conditions: `[batch, new, d]`, those of the tokens after them
+    /// - inputs: `[batch, new, d]` ([`LocalDecoder::inputs`])
     /// - entries: of the memory ([`Memory::entries`]), of the chunks that these tokens complete
     /// - output: `[batch, new, d]`
     pub fn step(
         &self,
-        tokens: Tensor<2, Int>,
-        conditions: Tensor<3>,
+        inputs: Tensor<3>,
         entries: Option<Tensor<3>>,
         fillers: &[usize],
         cache: &mut LocalCache,
     ) -> Tensor<3> {
-        let ([_, new], device) = (tokens.dims(), tokens.device());
+        let ([_, new, _], device) = (inputs.dims(), inputs.device());
         let (read, shape, k) = (cache.len(), cache.shape, self.sizes.chunk);
         let rope = self.rope(read..read + new, &device);
         let at_ends = self.rope_of_chunks(read / k..(read + new) / k, &device);
-        let mut x = self.embed(tokens) + conditions;
+        let mut x = inputs;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             let memory = entries.clone().zip(layer.memory.as_ref());
             let memory = memory.map(|(entries, project)| project.forward(entries, &at_ends));
@@ -102,20 +100,18 @@ impl LocalDecoder {
     /// end at the same place of a chunk.
     ///
     /// # Shapes
-    /// - tokens: `[queries]`
-    /// - conditions: `[queries, d]`, those of the tokens after them
+    /// - inputs: `[queries, d]` ([`LocalDecoder::inputs`])
     /// - entries: `[queries, ..]`, where these tokens complete a chunk of each query
     /// - output: `[queries, d]`
     pub fn branch(
         &self,
-        tokens: Tensor<1, Int>,
-        conditions: Tensor<2>,
+        inputs: Tensor<2>,
         entries: Option<Tensor<2>>,
         prefix: &[usize],
         cache: &LocalCache,
         branches: &mut LocalBranches,
     ) -> Tensor<2> {
-        let device = tokens.device();
+        let device = inputs.device();
         let sizes = &self.sizes;
         let (band, steps) = (sizes.band(), branches.steps);
         // Where each query's token stands.
@@ -138,7 +134,7 @@ impl LocalDecoder {
             .layers
             .resize_with(self.layers.len(), OwnKeys::default);
         branches.steps += 1;
-        let mut x = self.embed(tokens.unsqueeze_dim(0)) + conditions.unsqueeze_dim(0);
+        let mut x = inputs.unsqueeze_dim(0);
         for ((layer, cache), own) in self
             .layers
             .iter()

@@ -21,6 +21,7 @@ fn local_config(k: usize, window: usize, memory: Memory, layers: usize) -> Model
         intermediate_size: 20,
         heads: 2,
         kv_heads: 1,
+        near_tokens: k % 3,
         window,
         vector_size: if k == 2 { 16 } else { 5 },
         memory,
@@ -29,6 +30,19 @@ fn local_config(k: usize, window: usize, memory: Memory, layers: usize) -> Model
     };
     config.validate().unwrap();
     config
+}
+
+/// With weights of near tokens, which begin at zero, that matter.
+fn model(config: &ModelConfig, seed: u64, device: &Device) -> LocalModel {
+    let mut model = config.init_local(seed, device);
+    if let Some(near) = &mut model.decoder.near {
+        near.weights = near.weights.clone().map(|weights| {
+            let values = RandomStream::new(seed).normal(weights.shape().num_elements());
+            let data = TensorData::new(values, weights.shape());
+            Tensor::from_data(data, &weights.device()) * 0.5
+        });
+    }
+    model
 }
 
 fn cases() -> impl Iterator<Item = ModelConfig> {
@@ -57,7 +71,7 @@ fn the_key_reaches_backbone_and_local_layers() {
     for zero in [false, true] {
         let mut config = local_config(4, 8, Memory::Both, 2);
         config.zero_init_residual = zero;
-        let model = config.init_local(1, &device);
+        let model = model(&config, 1, &device);
         let local = model.decoder.layers.iter().map(|layer| &layer.block);
         for block in local.chain(&model.backbone.transformer.layers) {
             for end in [&block.attention.o, &block.mlp.down] {
@@ -87,7 +101,7 @@ fn assert_close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>) {
 fn no_position_sees_what_comes_after_it() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(1, &device);
+        let model = model(&config, 1, &device);
         let (window, k) = (config.window, config.chunk_size);
         let text = ids(window, 2);
         let whole = hidden(&model, &text, &device);
@@ -114,7 +128,7 @@ fn far_tokens_are_seen_through_the_chunks_alone() {
         // One layer of the decoder and a band of two tokens.
         let mut config = local_config(4, 2, memory, layers);
         config.local.layers = 1;
-        let model = config.init_local(1, &device);
+        let model = model(&config, 1, &device);
         let text = ids(32, 2);
         let mut other = text.clone();
         other[1] = (other[1] + 1) % 13;
@@ -138,7 +152,7 @@ fn far_tokens_are_seen_through_the_chunks_alone() {
 fn cached_steps_of_any_length_equal_one_pass() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(3, &device);
+        let model = model(&config, 3, &device);
         let text = ids(config.window, 4);
         let whole = hidden(&model, &text, &device);
         for pieces in [&[1, 1, 2, 5, 1, 3, 17][..], &[7, 1, 1, 20], &[30]] {
@@ -171,7 +185,7 @@ fn a_cache_that_moves_its_rows_forgets_and_goes_back() {
     for memory in [Memory::Both, Memory::None] {
         let mut config = local_config(4, 3, memory, 1);
         config.window = 400;
-        let model = config.init_local(3, &device);
+        let model = model(&config, 3, &device);
         let text = ids(400, 4);
         let whole = hidden(&model, &text, &device);
         let mut cache = model.cache(1, 400, &device);
@@ -199,7 +213,7 @@ fn a_cache_that_moves_its_rows_forgets_and_goes_back() {
 fn fillers_change_nothing() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(3, &device);
+        let model = model(&config, 3, &device);
         let k = config.chunk_size;
         let (long, short) = (ids(3 * k + 1, 5), ids(k + 1, 6));
         let fillers = [0, 2 * k];
@@ -224,7 +238,7 @@ fn fillers_change_nothing() {
 fn branches_equal_the_texts_that_they_are() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(7, &device);
+        let model = model(&config, 7, &device);
         let (window, k) = (config.window, config.chunk_size);
         let text = ids(window, 8);
         let mut cache = model.whole_cache(window, &device);
@@ -254,7 +268,7 @@ fn branches_equal_the_texts_that_they_are() {
 fn the_loss_is_the_mean_surprisal_and_its_gradients_reach_every_weight() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(5, &device);
+        let model = model(&config, 5, &device);
         let text = ids(config.window, 6);
         let windows = chunk_tensor(&text, 1, 1, &device).squeeze_dim::<2>(2);
         let loss: f32 = model.loss(windows.clone()).into_scalar();
@@ -299,7 +313,7 @@ impl burn::module::ModuleVisitor for Counted {
 fn gradients_are_the_differences_of_the_loss() {
     let device = Device::flex();
     let config = local_config(2, 4, Memory::Both, 1);
-    let model = config.init_local(5, &device);
+    let model = model(&config, 5, &device);
     let text = ids(32, 6);
     let loss = |model: &LocalModel| -> f64 {
         let windows = chunk_tensor(&text, 1, 1, &device).squeeze_dim::<2>(2);
@@ -310,7 +324,7 @@ fn gradients_are_the_differences_of_the_loss() {
     let gradients = trained.loss(windows.squeeze_dim::<2>(2)).backward();
     let step = 2e-2f32;
     type Place = fn(&mut LocalModel) -> &mut burn::module::Param<Tensor<2>>;
-    let places: [(&str, Place); 5] = [
+    let places: [(&str, Place); 6] = [
         ("expand", |m| &mut m.decoder.expand.weight),
         ("memory", |m| {
             &mut m.decoder.layers[0].memory.as_mut().unwrap().k.weight
@@ -320,6 +334,9 @@ fn gradients_are_the_differences_of_the_loss() {
             &mut m.decoder.layers[1].block.attention.q.weight
         }),
         ("embedding", |m| &mut m.decoder.embedding.weight),
+        ("near tokens", |m| {
+            &mut m.decoder.near.as_mut().unwrap().weights
+        }),
     ];
     for (name, place) in places {
         let mut trained = trained.clone();
@@ -355,7 +372,7 @@ fn gradients_are_the_differences_of_the_loss() {
 fn a_text_of_a_batch_is_that_of_its_prompt_alone() {
     let device = Device::flex();
     let config = local_config(4, 6, Memory::Both, 1);
-    let model = config.init_local(3, &device);
+    let model = model(&config, 3, &device);
     let greedy = TokenSampler::greedy();
     let lead_in = [1, 2, 3, 12];
     let run = |prompts: &[Vec<u32>], max_tokens: usize| {
@@ -383,7 +400,7 @@ fn a_text_of_a_batch_is_that_of_its_prompt_alone() {
 fn the_configuration_counts_what_there_is() {
     let device = Device::flex();
     for config in cases() {
-        let model = config.init_local(1, &device);
+        let model = model(&config, 1, &device);
         let count = burn::module::Module::num_params(&model) as u64;
         assert_eq!(config.language_model_parameters(), count);
         assert_eq!(
@@ -392,11 +409,11 @@ fn the_configuration_counts_what_there_is() {
         );
     }
     // Widths of 12 and 16, K = 4, V = 13, l = 5, one key/value head of 6 columns, W = 8, two layers,
-    // a memory of 32 columns and 10 chunks.
+    // a memory of 32 columns and 10 chunks, one near token.
     let config = local_config(4, 8, Memory::Both, 2).local();
     let chunk = 16 * 5 + 5 * 4 * 12 + 2 * 32 * 6 * 2;
     let layers = 2 * (2 * 12 * 12 + 2 * 12 * 6 + 3 * 12 * 20) + 2 * (8 + 10) * 12 * 2;
-    assert_eq!(config.forward_macs(10), chunk / 4 + layers + 12 * 13);
+    assert_eq!(config.forward_macs(10), chunk / 4 + layers + 12 * 13 + 12);
 }
 
 #[test]
@@ -409,6 +426,7 @@ fn sizes_that_do_not_fit_are_named() {
         (|c| c.local.layers = 0, "model.local.layers"),
         (|c| c.local.vector_size = 0, "model.local.vector_size"),
         (|c| c.local.heads = 5, "heads"),
+        (|c| c.local.near_tokens = 32, "model.local.near_tokens"),
     ] {
         let mut config = local_config(4, 8, Memory::Both, 1);
         change(&mut config);

@@ -1,9 +1,10 @@
 //! The model with a local decoder against the values of the independent reference.
 
+use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
 use calm_fixtures::{Fixture, FixtureError, Weights, assert_close};
 use calm_lm::{DecoderKind, LocalDecoderSettings, LocalModel, Memory, ModelConfig};
-use calm_nn::{Block, NextToken, TransformerConfig};
+use calm_nn::{Block, Init, NearTokens, NextToken, TransformerConfig};
 
 fn config(f: &Fixture, memory: Memory) -> Result<ModelConfig, FixtureError> {
     let (theta, eps) = (
@@ -31,6 +32,7 @@ fn config(f: &Fixture, memory: Memory) -> Result<ModelConfig, FixtureError> {
         kv_heads: f.whole("config/local_kv_heads")?,
         rope_theta: theta,
         norm_eps: eps,
+        near_tokens: 0,
         window: f.whole("config/local_window")?,
         vector_size: f.whole("config/local_vector_size")?,
         memory,
@@ -81,6 +83,13 @@ fn load(f: &Fixture, case: &Fixture, device: &Device) -> Result<LocalModel, Fixt
     let to_vector = decoder.to_vector.as_mut().expect("another width");
     w.linear("decoder.to_vector", to_vector)?;
     w.linear("decoder.expand", &mut decoder.expand)?;
+    if case.whole("near_tokens")? > 0 {
+        let weights = case.tensor::<2>("near_weights", device)?;
+        let [n, d] = weights.dims();
+        decoder.near = NearTokens::new(n, d, &Init::new(0, device));
+        let near = decoder.near.as_mut().expect("near tokens");
+        near.weights = Param::from_tensor(weights);
+    }
     for (i, layer) in decoder.layers.iter_mut().enumerate() {
         let name = format!("decoder.layers.{i}");
         block(&mut w, &name, &mut layer.block)?;
