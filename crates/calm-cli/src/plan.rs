@@ -73,7 +73,10 @@ pub fn run(args: Args) -> Result<()> {
             choice.chunk_size.to_string(),
             format::count(choice.parameters as f64),
             choice.hidden_size.to_string(),
-            choice.layers.to_string(),
+            match choice.local_layers {
+                Some(local) => format!("{} + {local} local", choice.layers),
+                None => choice.layers.to_string(),
+            },
             format::count(choice.tokens),
             format::scientific(choice.infer_flops_per_token, 1),
             format::significant(choice.brier_1, 3),

@@ -9,7 +9,7 @@ use calm_data::Part;
 use calm_eval::{BrierReport, EvalConfig, TokenReport, evaluate_rollout, evaluate_tokens, spread};
 use calm_lm::{CalmModel, CalmRollout, LocalModel};
 use calm_nn::Cost;
-use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, read_jsonl};
+use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, WindowBrier, read_jsonl};
 use calm_train::{
     Options as TrainOptions, RunEnd, Stages, baseline_checkpoint, language_model_checkpoint, preset,
 };
@@ -242,7 +242,7 @@ fn measure(
             train_seconds,
             brier_1: report.estimate.brier[0],
             brier_1_se: report.estimate.brier_se[0],
-            window_brier_1: report.window_brier_1,
+            window_brier: WindowBrier::All(report.window_brier),
             window_cross_entropy: nats,
         });
     }
@@ -273,7 +273,7 @@ fn measure(
         infer_flops_per_token: costs.infer,
         infer_flops_per_token_without_autoencoder: costs.infer_without_autoencoder,
         cache_bytes_per_token: costs.cache,
-        windows: report.window_brier_1.len(),
+        windows: report.window_brier.len(),
         scores: (&report).into(),
         cross_entropy: nats
             .as_ref()
@@ -393,10 +393,10 @@ fn curve(
                 train_seconds: earlier + seconds_at(point.step),
                 brier_1: point.brier?[0],
                 brier_1_se: point.brier_se?[0],
-                window_brier_1: point.window_brier_1.clone()?,
+                window_brier: point.window_brier.clone()?,
                 window_cross_entropy: point.window_cross_entropy.clone(),
             })
         })
-        .filter(|point| point.window_brier_1.len() == windows)
+        .filter(|point| point.window_brier.windows() == windows)
         .collect())
 }

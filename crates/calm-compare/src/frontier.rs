@@ -11,55 +11,76 @@ use crate::isotonic::isotonic;
 
 pub use crate::curve::Point;
 
-/// A model's quality at a cost as it was measured.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+/// A model's quality at a cost as it was measured: a function of the means of `N` figures.
+#[derive(Clone, Debug)]
+pub struct Measured<const N: usize> {
     /// Points of one model share this number; their seeds are drawn together.
     pub model: usize,
     /// FLOPs, or whatever is paid.
     pub cost: f64,
-    /// Quality of every seed on every window; the windows are those of all other models too.
-    pub quality: Vec<Vec<f64>>,
+    /// Figures of every seed on every window; the windows are those of all other models too.
+    pub figures: Vec<Vec<[f64; N]>>,
+    /// The quality, higher is better, of their means over seeds and windows.
+    pub quality: fn(&[f64; N]) -> f64,
 }
 
-impl Measured {
-    /// The mean over seeds and windows.
+impl<const N: usize> Measured<N> {
+    /// The quality over all seeds and windows.
     pub fn point(&self) -> Point {
-        let windows = self.quality.first().map_or(0, Vec::len);
-        self.drawn(
-            &(0..self.quality.len()).collect::<Vec<_>>(),
-            &(0..windows).collect::<Vec<_>>(),
-        )
+        let all = |n: usize| (0..n).collect::<Vec<_>>();
+        self.drawn(&all(self.figures.len()), &all(self.windows()))
     }
 
-    /// Standard error of the mean: that of the windows, and where there are several seeds that of
-    /// the seeds, added in squares.
+    fn windows(&self) -> usize {
+        self.figures.first().map_or(0, Vec::len)
+    }
+
+    /// Standard error of the quality: that of the windows, by leaving out one after the other, and
+    /// where there are several seeds that of the seeds, added in squares.
     fn error(&self) -> f64 {
-        let variance = |values: &[f64]| {
-            let n = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / n;
-            let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-            if n > 1.0 { square / (n - 1.0) / n } else { 0.0 }
+        let seeds: Vec<[f64; N]> = self.figures.iter().map(|f| mean(f)).collect();
+        let windows = self.windows() as f64;
+        let whole = mean(&seeds);
+        let without = |w: usize| {
+            let of_window: Vec<[f64; N]> = self.figures.iter().map(|f| f[w]).collect();
+            let left_out = mean(&of_window);
+            let rest = |n: usize| (whole[n] * windows - left_out[n]) / (windows - 1.0);
+            (self.quality)(&std::array::from_fn(rest))
         };
-        let (seeds, windows) = (self.quality.len(), self.quality.first().map_or(0, Vec::len));
-        let of_window = |w: usize| self.quality.iter().map(|q| q[w]).sum::<f64>() / seeds as f64;
-        let of_seed = |q: &Vec<f64>| q.iter().sum::<f64>() / windows as f64;
-        let text = variance(&(0..windows).map(of_window).collect::<Vec<_>>());
-        let between = variance(&self.quality.iter().map(of_seed).collect::<Vec<_>>());
+        let text = match self.windows() {
+            0 | 1 => 0.0,
+            n => (windows - 1.0).powi(2) * variance_of_mean((0..n).map(without)),
+        };
+        let between = variance_of_mean(seeds.iter().map(self.quality));
         (text + between).sqrt()
     }
 
-    /// The mean over these seeds and windows.
+    /// The quality over these seeds and windows.
     fn drawn(&self, seeds: &[usize], windows: &[usize]) -> Point {
-        let of_seed = |&seed: &usize| -> f64 {
-            let quality = &self.quality[seed];
-            windows.iter().map(|&w| quality[w]).sum::<f64>() / windows.len() as f64
+        let of_seed = |&seed: &usize| {
+            let figures = &self.figures[seed];
+            mean(&windows.iter().map(|&w| figures[w]).collect::<Vec<_>>())
         };
+        let of_seeds: Vec<[f64; N]> = seeds.iter().map(of_seed).collect();
         Point {
             cost: self.cost,
-            quality: seeds.iter().map(of_seed).sum::<f64>() / seeds.len() as f64,
+            quality: (self.quality)(&mean(&of_seeds)),
         }
     }
+}
+
+fn mean<const N: usize>(figures: &[[f64; N]]) -> [f64; N] {
+    let count = figures.len() as f64;
+    std::array::from_fn(|n| figures.iter().map(|f| f[n]).sum::<f64>() / count)
+}
+
+/// The variance of the mean of independent values, 0 where one alone can't tell.
+fn variance_of_mean(values: impl Iterator<Item = f64>) -> f64 {
+    let values: Vec<f64> = values.collect();
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    if n > 1.0 { square / (n - 1.0) / n } else { 0.0 }
 }
 
 /// What a point says against a reference curve.
@@ -110,9 +131,9 @@ const SURE: f64 = 0.95;
 ///
 /// # Panics
 /// Where points were measured on different numbers of windows.
-pub fn compare(ours: &Measured, reference: &[Measured]) -> Finding {
+pub fn compare<const N: usize>(ours: &Measured<N>, reference: &[Measured<N>]) -> Finding {
     let mut random = RandomStream::new(0);
-    let count = ours.quality.first().map_or(0, Vec::len);
+    let count = ours.windows();
     let mut with_replacement =
         |n: usize| -> Vec<usize> { (0..n).map(|_| random.below(n)).collect() };
     let reference = Reference::new(reference);
@@ -120,10 +141,10 @@ pub fn compare(ours: &Measured, reference: &[Measured]) -> Finding {
     for _ in 0..DRAWS {
         let windows = with_replacement(count);
         let mut seeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        let mut draw = |measured: &Measured| {
+        let mut draw = |measured: &Measured<N>| {
             let drawn = seeds
                 .entry(measured.model)
-                .or_insert_with(|| with_replacement(measured.quality.len()));
+                .or_insert_with(|| with_replacement(measured.figures.len()));
             measured.drawn(drawn, &windows)
         };
         let point = draw(ours);
@@ -154,11 +175,11 @@ pub fn compare(ours: &Measured, reference: &[Measured]) -> Finding {
 }
 
 /// The models that are compared with, each with its points by cost and their weights.
-struct Reference<'a>(Vec<Vec<(&'a Measured, f64)>>);
+struct Reference<'a, const N: usize>(Vec<Vec<(&'a Measured<N>, f64)>>);
 
-impl<'a> Reference<'a> {
-    fn new(measured: &'a [Measured]) -> Self {
-        let mut models: BTreeMap<usize, Vec<(&Measured, f64)>> = BTreeMap::new();
+impl<'a, const N: usize> Reference<'a, N> {
+    fn new(measured: &'a [Measured<N>]) -> Self {
+        let mut models: BTreeMap<usize, Vec<(&Measured<N>, f64)>> = BTreeMap::new();
         for point in measured
             .iter()
             .filter(|m| m.cost > 0.0 && m.cost.is_finite())
@@ -175,7 +196,7 @@ impl<'a> Reference<'a> {
     }
 
     /// The frontier of the models' rising curves, with the quality that `quality` gives each point.
-    fn curve(&self, mut quality: impl FnMut(&Measured) -> Point) -> Vec<Point> {
+    fn curve(&self, mut quality: impl FnMut(&Measured<N>) -> Point) -> Vec<Point> {
         let mut models = Vec::new();
         for model in &self.0 {
             let points: Vec<Point> = model
@@ -210,15 +231,22 @@ mod tests {
     use super::*;
 
     /// Without spread: the same on both of two windows.
-    fn sure(model: usize, cost: f64, quality: f64) -> Measured {
+    fn sure(model: usize, cost: f64, quality: f64) -> Measured<1> {
         Measured {
             model,
             cost,
-            quality: vec![vec![quality; 2]],
+            figures: single(vec![vec![quality; 2]]),
+            quality: |[quality]| *quality,
         }
     }
 
-    fn reference() -> Vec<Measured> {
+    /// Of every seed and window.
+    fn single(quality: Vec<Vec<f64>>) -> Vec<Vec<[f64; 1]>> {
+        let of_seed = |seed: Vec<f64>| seed.into_iter().map(|q| [q]).collect();
+        quality.into_iter().map(of_seed).collect()
+    }
+
+    fn reference() -> Vec<Measured<1>> {
         vec![sure(1, 1e3, 0.1), sure(1, 1e5, 0.3)]
     }
 
@@ -258,7 +286,7 @@ mod tests {
         assert_eq!(compare(&sure(0, 1e4, 0.2), &[]), Finding::Apart);
         // So shaky that it lies beyond both ends in a quarter of the draws: not stated.
         let shaky = Measured {
-            quality: vec![vec![0.0, 0.4]],
+            figures: single(vec![vec![0.0, 0.4]]),
             ..sure(0, 1e2, 0.2)
         };
         assert_eq!(compare(&shaky, &reference()), Finding::Apart);
@@ -271,15 +299,15 @@ mod tests {
         // A mean of 0.29 with a standard error of 0.03.
         let windows = 40;
         let near_the_top = Measured {
-            quality: vec![
+            figures: single(vec![
                 (0..windows)
                     .map(|w| if w % 2 == 0 { 0.1 } else { 0.48 })
                     .collect(),
-            ],
+            ]),
             ..sure(0, 1e4, 0.0)
         };
         let reference = [(1e3, 0.1), (1e5, 0.3)].map(|(cost, quality)| Measured {
-            quality: vec![vec![quality; windows]],
+            figures: single(vec![vec![quality; windows]]),
             ..sure(1, cost, 0.0)
         });
         let Finding::EqualQuality { saving, interval } = compare(&near_the_top, &reference) else {
@@ -304,22 +332,21 @@ mod tests {
         let (mut ours, mut running) = (0.0, 0.0);
         let repetitions = 400;
         for _ in 0..repetitions {
-            let curve: Vec<Measured> = (0..points)
+            let curve: Vec<Measured<1>> = (0..points)
                 .map(|i| {
                     // The mean of 16 uniform numbers has the error of one over 4.
                     let spread = error * 4.0 * 12f64.sqrt();
                     let mut window = |_| truth(i) + spread * (random.unit() - 0.5);
                     Measured {
-                        model: 1,
-                        cost: 2f64.powi(i as i32),
-                        quality: vec![(0..windows).map(&mut window).collect()],
+                        figures: single(vec![(0..windows).map(&mut window).collect()]),
+                        ..sure(1, 2f64.powi(i as i32), 0.0)
                     }
                 })
                 .collect();
             let middle = 2f64.powf(6.0);
             let of = |curve: &[Point]| quality_at(curve, middle).unwrap() - truth(6);
             ours += of(&Reference::new(&curve).curve(Measured::point));
-            let raw = |m: &Measured| vec![m.point()];
+            let raw = |m: &Measured<1>| vec![m.point()];
             running += of(&frontier(&curve.iter().map(raw).collect::<Vec<_>>()));
         }
         let (ours, running) = (
@@ -337,7 +364,7 @@ mod tests {
         let mut random = RandomStream::new(4);
         let text: Vec<f64> = (0..40).map(|_| random.unit()).collect();
         let on_text = |model, cost, quality: f64| Measured {
-            quality: vec![text.iter().map(|t| quality + t).collect()],
+            figures: single(vec![text.iter().map(|t| quality + t).collect()]),
             ..sure(model, cost, 0.0)
         };
         let reference = [on_text(1, 1e3, 0.1), on_text(1, 1e5, 0.3)];
@@ -356,16 +383,16 @@ mod tests {
     fn the_interval_is_that_of_the_errors() {
         let windows = 100;
         let reference = [(1e2, 0.0), (1e8, 0.6)].map(|(cost, quality)| Measured {
-            quality: vec![vec![quality; windows]],
+            figures: single(vec![vec![quality; windows]]),
             ..sure(1, cost, 0.0)
         });
         // Half of the windows 0.1 above the mean, half below: a deviation of 0.1 / sqrt(100).
         let ours = Measured {
-            quality: vec![
+            figures: single(vec![
                 (0..windows)
                     .map(|w| if w % 2 == 0 { 0.2 } else { 0.4 })
                     .collect(),
-            ],
+            ]),
             ..sure(0, 1e5, 0.0)
         };
         let Finding::EqualQuality { saving, interval } = compare(&ours, &reference) else {
@@ -383,7 +410,7 @@ mod tests {
     fn the_seeds_are_drawn_too() {
         let of = |quality: Vec<Vec<f64>>| {
             let ours = Measured {
-                quality,
+                figures: single(quality),
                 ..sure(0, 1e4, 0.0)
             };
             match compare(&ours, &reference()) {
@@ -396,5 +423,32 @@ mod tests {
         };
         assert!(of(vec![vec![0.2; 2]]) < 1e-9);
         assert!(of(vec![vec![0.18; 2], vec![0.22; 2], vec![0.2; 2]]) > 0.1);
+    }
+
+    /// A geometric mean of two figures: its saving is read at the root of their means' product, and
+    /// its error is that of the delta method.
+    #[test]
+    fn a_quality_may_be_made_of_several_figures() {
+        let root = |cost, [a, b]: [f64; 2], spread: f64| Measured::<2> {
+            model: usize::from(spread == 0.0),
+            cost,
+            figures: vec![
+                (0..100)
+                    .map(|w| if w % 2 == 0 { spread } else { -spread })
+                    .map(|off| [a + off, b + off])
+                    .collect(),
+            ],
+            quality: |[a, b]| (a * b).sqrt(),
+        };
+        let ours = root(5e3, [0.1, 0.4], 0.05);
+        approx::assert_relative_eq!(ours.point().quality, 0.2, max_relative = 1e-12);
+        // d sqrt(a b) = (b + a) / (2 sqrt(a b)) of the same step in both.
+        let step = 0.05 / 99f64.sqrt();
+        approx::assert_relative_eq!(ours.error(), 1.25 * step, max_relative = 1e-3);
+        let reference = [root(1e3, [0.05, 0.2], 0.0), root(1e5, [0.3, 0.3], 0.0)];
+        let Finding::EqualQuality { saving, .. } = compare(&ours, &reference) else {
+            panic!("within the reference's qualities");
+        };
+        approx::assert_relative_eq!(saving, 0.5, max_relative = 1e-9);
     }
 }

@@ -12,24 +12,35 @@ pub(crate) struct Model<'a> {
     pub cells: Vec<&'a CellRecord>,
 }
 
-/// A quality of every window, higher is better; `None` where a model has none.
-pub(crate) struct Quality {
-    pub of_cell: fn(&CellRecord) -> Option<Vec<f64>>,
-    pub of_point: fn(&CurvePoint) -> Option<Vec<f64>>,
+/// A quality, higher is better, that is made of the means of `N` figures of every window; `None`
+/// where a model has none.
+pub(crate) struct Quality<const N: usize> {
+    pub of_cell: fn(&CellRecord) -> Option<Vec<[f64; N]>>,
+    pub of_point: fn(&CurvePoint) -> Option<Vec<[f64; N]>>,
+    pub of_means: fn(&[f64; N]) -> f64,
 }
 
-pub(crate) const BRIER_1: Quality = Quality {
-    of_cell: |cell| Some(cell.scores.window_brier_1.clone()),
-    of_point: |point| Some(point.window_brier_1.clone()),
+pub(crate) const BRIER_1: Quality<1> = Quality {
+    of_cell: |cell| Some(single(cell.scores.window_brier.first())),
+    of_point: |point| Some(single(point.window_brier.first())),
+    of_means: |[brier_1]| *brier_1,
 };
 
-pub(crate) const LOG_LIKELIHOOD: Quality = Quality {
-    of_cell: |cell| cell.window_cross_entropy.as_deref().map(negative),
-    of_point: |point| point.window_cross_entropy.as_deref().map(negative),
+/// 0 where a mean is not positive, as [`brier_lm`] has it.
+pub(crate) const BRIER_LM: Quality<4> = Quality {
+    of_cell: |cell| cell.scores.window_brier.all().map(<[_]>::to_vec),
+    of_point: |point| point.window_brier.all().map(<[_]>::to_vec),
+    of_means: |brier| brier_lm(brier, &[[0.0; 4]; 4]).0,
 };
 
-fn negative(nats: &[f64]) -> Vec<f64> {
-    nats.iter().map(|nats| -nats).collect()
+pub(crate) const LOG_LIKELIHOOD: Quality<1> = Quality {
+    of_cell: |cell| cell.window_cross_entropy.clone().map(single),
+    of_point: |point| point.window_cross_entropy.clone().map(single),
+    of_means: |[nats]| -nats,
+};
+
+fn single(figures: Vec<f64>) -> Vec<[f64; 1]> {
+    figures.into_iter().map(|figure| [figure]).collect()
 }
 
 pub(crate) fn models(cells: &[CellRecord]) -> Vec<Model<'_>> {
@@ -134,34 +145,36 @@ impl Model<'_> {
     }
 
     /// The final quality of every seed and window, as model number `model`.
-    pub(crate) fn measured(
+    pub(crate) fn measured<const N: usize>(
         &self,
         model: usize,
-        quality: &Quality,
+        quality: &Quality<N>,
         cost: impl Fn(&CellRecord) -> f64,
-    ) -> Option<Measured> {
+    ) -> Option<Measured<N>> {
         let seeds = self.cells.iter().map(|c| (quality.of_cell)(c));
         Some(Measured {
             model,
             cost: self.mean(cost, |_| 0.0).0,
-            quality: seeds.collect::<Option<_>>()?,
+            figures: seeds.collect::<Option<_>>()?,
+            quality: quality.of_means,
         })
     }
 
     /// The same along the learning curves, of the points that have it.
-    pub(crate) fn measured_curve(
+    pub(crate) fn measured_curve<const N: usize>(
         &self,
         model: usize,
-        quality: &Quality,
+        quality: &Quality<N>,
         cost: impl Fn(&CurvePoint) -> f64,
-    ) -> Vec<Measured> {
+    ) -> Vec<Measured<N>> {
         let points = self.curve_points();
         let points = points.iter().filter_map(|seeds| {
             let of_seeds = seeds.iter().map(|p| (quality.of_point)(p));
             Some(Measured {
                 model,
                 cost: mean(seeds, |p| cost(p), |_| 0.0).0,
-                quality: of_seeds.collect::<Option<_>>()?,
+                figures: of_seeds.collect::<Option<_>>()?,
+                quality: quality.of_means,
             })
         });
         points.collect()
@@ -184,6 +197,8 @@ fn mean<T>(seeds: &[&T], value: impl Fn(&T) -> f64, error: impl Fn(&T) -> f64) -
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use calm_records::WindowBrier;
+
     use super::*;
     use crate::record::{MadeWith, Scores};
     use crate::spec::{ProtocolConfig, SpeedConfig};
@@ -196,7 +211,7 @@ pub(crate) mod tests {
             train_seconds: 0.0,
             brier_1,
             brier_1_se: 0.0,
-            window_brier_1: vec![brier_1; 2],
+            window_brier: WindowBrier::All(vec![[brier_1; 4]; 2]),
             window_cross_entropy: None,
         };
         CellRecord {
@@ -244,7 +259,7 @@ pub(crate) mod tests {
                 brier_lm_se: None,
                 unigram: [0.0; 4],
                 positions: 1,
-                window_brier_1: vec![brier_1; 2],
+                window_brier: WindowBrier::All(vec![[brier_1; 4]; 2]),
             },
             windows: 2,
             cross_entropy: None,
@@ -265,7 +280,7 @@ pub(crate) mod tests {
             .collect();
         assert_eq!(costs, [40.0, 60.0]);
         let measured = model.measured_curve(1, &BRIER_1, |p| p.train_flops);
-        assert_eq!(measured[1].quality, [[0.1; 2], [0.3; 2]]);
+        assert_eq!(measured[1].figures, [[[0.1]; 2], [[0.3]; 2]]);
         approx::assert_relative_eq!(measured[1].point().quality, 0.2, max_relative = 1e-12);
     }
 

@@ -46,6 +46,8 @@ pub struct Choice {
     pub hidden_size: usize,
     /// Its layers.
     pub layers: usize,
+    /// Layers of the local decoder, where it has one; its widths keep to the backbone's.
+    pub local_layers: Option<usize>,
     /// Parameters, without the autoencoder's.
     pub parameters: u64,
     /// Training tokens that the budget leaves after the autoencoder.
@@ -77,7 +79,8 @@ const WIDTHS: [usize; 14] = [
 ];
 
 /// The best models for `flops` of training by `fit`, in the proportions of `base`: its width per
-/// layer, per head and per feed-forward, its latent per token, its window, its autoencoder. Chunk
+/// layer, per head and per feed-forward, of the backbone and of a local decoder, its latent per
+/// token, its window, its autoencoder. Chunk
 /// sizes are those of `autoencoder_tokens`, which says how many tokens the autoencoder of each is
 /// trained on. `None` where the budget does not pay for the smallest.
 pub fn plan(
@@ -132,6 +135,7 @@ pub fn plan(
             chunk_size: chunk_sizes[k],
             hidden_size: c.config.backbone.hidden_size,
             layers: c.config.backbone.layers,
+            local_layers: c.config.is_local().then_some(c.config.local.layers),
             parameters: c.parameters,
             tokens: d,
             infer_flops_per_token: c.config.inference_flops(c.config.steps()),
@@ -167,7 +171,7 @@ impl Candidate {
     ) -> Option<Self> {
         let mut config = base.model.clone();
         let old = base.model.backbone.clone();
-        let scaled = |x: usize| (x * width).div_ceil(old.hidden_size).max(1);
+        let scaled = |x: usize| (x * width).div_ceil(old.hidden_size);
         config.latent_size = config.latent_size / config.chunk_size.max(1) * k;
         config.chunk_size = k;
         config.window = config.window.div_ceil(k) * k;
@@ -177,6 +181,14 @@ impl Candidate {
         config.backbone.heads = scaled(old.heads);
         config.backbone.kv_heads = config.backbone.heads / (old.heads / old.kv_heads).max(1);
         config.head.blocks = (config.backbone.layers / 4).max(1);
+        let local = &mut config.local;
+        let shared = (local.heads / local.kv_heads).max(1);
+        local.layers = scaled(local.layers);
+        local.hidden_size = scaled(local.hidden_size);
+        local.intermediate_size = scaled(local.intermediate_size);
+        local.vector_size = scaled(local.vector_size);
+        local.heads = scaled(local.heads);
+        local.kv_heads = local.heads / shared;
         config.validate().ok()?;
         let left = flops - config.autoencoder_train_flops() * autoencoder_tokens;
         let tokens = left / config.language_model_train_flops(config.steps());
@@ -245,6 +257,29 @@ mod tests {
         // More budget, a larger model: the law balances parameters and data.
         let rich = plan(&fit(law(0.0)), &base, &tokens, 1e19).unwrap();
         assert!(rich.choices[0].parameters > 4 * free.choices[0].parameters);
+    }
+
+    /// A local decoder without a backbone keeps without one, and grows itself.
+    #[test]
+    fn a_local_decoder_is_scaled_with_its_backbone() {
+        let set = ["model.backbone.layers=0", "model.local.layers=2"].map(str::to_owned);
+        let base = calm_train::preset::resolve("nano-local", &set).unwrap();
+        let tokens = BTreeMap::from([(2, 0.0), (4, 0.0)]);
+        let plan = plan(&fit(law(0.5)), &base, &tokens, 1e17).unwrap();
+        for choice in &plan.choices {
+            let (k, width) = (choice.chunk_size, choice.hidden_size);
+            assert!(width > 256, "K = {k}: width {width}");
+            let c = Candidate::new(&base, k, width, 0.0, 1e17).unwrap().config;
+            assert_eq!((choice.layers, c.backbone.layers), (0, 0));
+            assert_eq!(choice.local_layers, Some((2 * width).div_ceil(256)));
+            let local = &c.local;
+            assert_eq!((local.hidden_size, local.vector_size), (width, width));
+            assert_eq!(local.intermediate_size, (688 * width).div_ceil(256));
+            assert_eq!(local.hidden_size / local.heads, 32);
+        }
+        let calm = calm_train::preset::resolve("nano", &[]).unwrap();
+        let calm = super::plan(&fit(law(0.5)), &calm, &tokens, 1e17).unwrap();
+        assert_eq!(calm.choices[0].local_layers, None);
     }
 
     #[test]

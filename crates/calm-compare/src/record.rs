@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use calm_eval::BrierReport;
-use calm_records::Host;
+use calm_records::{Host, WindowBrier};
 use calm_train::preset;
 use serde::{Deserialize, Serialize};
 
@@ -136,8 +136,9 @@ pub struct Scores {
     pub unigram: [f64; 4],
     /// Positions scored.
     pub positions: u64,
-    /// Brier-1 of every window.
-    pub window_brier_1: Vec<f64>,
+    /// Of every window.
+    #[serde(alias = "window_brier_1")]
+    pub window_brier: WindowBrier,
 }
 
 impl From<&BrierReport> for Scores {
@@ -151,7 +152,7 @@ impl From<&BrierReport> for Scores {
             brier_lm_se: e.brier_lm_se,
             unigram: report.unigram,
             positions: e.positions,
-            window_brier_1: report.window_brier_1.clone(),
+            window_brier: WindowBrier::All(report.window_brier.clone()),
         }
     }
 }
@@ -180,8 +181,9 @@ pub struct CurvePoint {
     pub brier_1: f64,
     /// Its standard error.
     pub brier_1_se: f64,
-    /// The same of every window.
-    pub window_brier_1: Vec<f64>,
+    /// Brier scores of every window.
+    #[serde(alias = "window_brier_1")]
+    pub window_brier: WindowBrier,
     /// Cross-entropy of every window, nats a token, of a model that has a likelihood; records from
     /// before 2026-11-28 lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,7 +15,7 @@ use crate::plan::Scaling;
 use crate::record::{CellRecord, Technique, law_of, to_csv};
 use crate::scaling::{Fit, FitError, Law};
 use crate::tables::{cost_table, described, scores_table, speed_table, technique_table};
-use crate::verdict::{Verdict, sentence, sentence_by_cross_entropy, verdicts};
+use crate::verdict::{Verdict, other_sentences, sentence, verdicts};
 
 /// Everything that a comparison found.
 #[derive(Clone, Debug)]

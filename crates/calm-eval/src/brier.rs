@@ -22,8 +22,8 @@ pub struct BrierReport {
     pub over_unigram_se: [f64; MAX_N],
     /// Windows scored.
     pub windows: usize,
-    /// Brier-1 of each of them, to compare models window by window.
-    pub window_brier_1: Vec<f64>,
+    /// Brier-1..4 of each of them, to compare models window by window.
+    pub window_brier: Vec<[f64; MAX_N]>,
 }
 
 /// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`.
@@ -142,7 +142,7 @@ impl Scores {
             unigram: floor.brier,
             over_unigram_se: difference.brier_se,
             windows: windows.len(),
-            window_brier_1: self.model.window_means().iter().map(|b| b[0]).collect(),
+            window_brier: self.model.window_means(),
         })
     }
 }

@@ -38,7 +38,7 @@ mod time;
 pub use error::{Error, Result};
 pub use file::write_atomic;
 pub use jsonl::{JsonlWriter, read_jsonl, read_jsonl_lenient, truncate_after};
-pub use metrics::{EvalPoint, MetricRow, Stage};
+pub use metrics::{EvalPoint, MetricRow, Stage, WindowBrier};
 pub use run::{Host, RunInfo};
 pub use rundir::RunDir;
 pub use samples::{SampleText, load_samples};

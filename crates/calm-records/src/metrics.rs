@@ -136,9 +136,13 @@ pub struct EvalPoint {
     /// Share of the next chunks' tokens that come out of the head with its noise at zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noiseless_token_accuracy: Option<f64>,
-    /// Brier-1 of every window, to compare models window by window.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window_brier_1: Option<Vec<f64>>,
+    /// Of every window, to compare models window by window.
+    #[serde(
+        default,
+        alias = "window_brier_1",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub window_brier: Option<WindowBrier>,
     /// Cross-entropy of every window, of a model that has a likelihood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_cross_entropy: Option<Vec<f64>>,
@@ -147,10 +151,67 @@ pub struct EvalPoint {
     pub protocol: Option<Protocol>,
 }
 
+/// Brier scores of every window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WindowBrier {
+    /// Brier-1..4.
+    All(Vec<[f64; 4]>),
+    /// Brier-1 alone, as records from before 2026-11-29 hold it.
+    First(Vec<f64>),
+}
+
+impl WindowBrier {
+    /// Brier-1 of every window.
+    pub fn first(&self) -> Vec<f64> {
+        match self {
+            Self::All(all) => all.iter().map(|brier| brier[0]).collect(),
+            Self::First(first) => first.clone(),
+        }
+    }
+
+    /// Brier-1..4 of every window, where they are known.
+    pub fn all(&self) -> Option<&[[f64; 4]]> {
+        match self {
+            Self::All(all) => Some(all),
+            Self::First(_) => None,
+        }
+    }
+
+    /// Windows.
+    pub fn windows(&self) -> usize {
+        match self {
+            Self::All(all) => all.len(),
+            Self::First(first) => first.len(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::examples::row;
+
+    #[test]
+    fn scores_of_windows_are_read_from_before_they_were_four() {
+        let point = |of_windows: &str| -> EvalPoint {
+            let text = format!(r#"{{"stage":"lm","step":1,"tokens":1{of_windows}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        assert_eq!(point("").window_brier, None);
+        let first = point(r#","window_brier_1":[0.5,1]"#).window_brier.unwrap();
+        assert_eq!(first, WindowBrier::First(vec![0.5, 1.0]));
+        assert_eq!((first.first(), first.all()), (vec![0.5, 1.0], None));
+        let four = r#","window_brier":[[0.5,0.25,0,-0.1]]"#;
+        let all = point(four).window_brier.unwrap();
+        assert_eq!(all.all(), Some(&[[0.5, 0.25, 0.0, -0.1]][..]));
+        assert_eq!((all.first(), all.windows()), (vec![0.5], 1));
+        let back = serde_json::to_string(&point(four)).unwrap();
+        assert!(
+            back.contains(r#""window_brier":[[0.5,0.25,0.0,-0.1]]"#),
+            "{back}"
+        );
+    }
 
     #[test]
     fn a_row_has_exactly_the_promised_keys() {
@@ -186,7 +247,7 @@ mod tests {
             cross_entropy: None,
             permuted_loss_ratio: None,
             noiseless_token_accuracy: None,
-            window_brier_1: None,
+            window_brier: None,
             window_cross_entropy: None,
             protocol: None,
         };

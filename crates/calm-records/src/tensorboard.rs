@@ -166,7 +166,7 @@ mod tests {
         let mut writer = EventWriter::create(&directory, 299).unwrap();
         writer.record(300, "", &row(Stage::Lm, 300)).unwrap();
         let point = serde_json::json!({"stage": "lm", "step": 300, "tokens": 9, "brier": [1, 2, 3, 4],
-            "window_brier_1": [5, 6, 7, 8]});
+            "window_brier": [[5, 6, 7, 8]]});
         writer.record(300, "eval/", &point).unwrap();
         let events = events(&writer.path);
         assert_eq!(events.len(), 4);

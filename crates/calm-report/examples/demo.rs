@@ -130,7 +130,7 @@ fn write_evaluations(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()
         cross_entropy: None,
         permuted_loss_ratio: None,
         noiseless_token_accuracy: None,
-        window_brier_1: None,
+        window_brier: None,
         window_cross_entropy: None,
         protocol: None,
     };

@@ -51,7 +51,7 @@ fn full() -> (tempfile::TempDir, RunDir) {
             cross_entropy: None,
             permuted_loss_ratio: None,
             noiseless_token_accuracy: None,
-            window_brier_1: None,
+            window_brier: None,
             window_cross_entropy: None,
             protocol: summary().protocol,
         };

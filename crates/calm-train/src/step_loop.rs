@@ -319,7 +319,7 @@ fn empty_point(stage: Stage) -> EvalPoint {
         cross_entropy: None,
         permuted_loss_ratio: None,
         noiseless_token_accuracy: None,
-        window_brier_1: None,
+        window_brier: None,
         window_cross_entropy: None,
         protocol: None,
     }

@@ -10,7 +10,7 @@ use calm_data::Tokenizer;
 use calm_eval::{BrierReport, evaluate, evaluate_tokens, heed, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, LocalModel, ModelConfig};
 use calm_nn::{Draws, NextToken};
-use calm_records::{EvalPoint, Protocol, Stage, TextPart};
+use calm_records::{EvalPoint, Protocol, Stage, TextPart, WindowBrier};
 
 use crate::Result;
 use crate::step_loop::{Judge, StageTask, StepLoss};
@@ -273,7 +273,7 @@ fn with_scores(
         brier_se: Some(estimate.brier_se),
         brier_lm: Some(estimate.brier_lm),
         brier_lm_se: estimate.brier_lm_se,
-        window_brier_1: Some(report.window_brier_1.clone()),
+        window_brier: Some(WindowBrier::All(report.window_brier.clone())),
         protocol: Some(Protocol {
             window_tokens: window,
             positions: estimate.positions,

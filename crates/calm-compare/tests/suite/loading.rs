@@ -141,8 +141,8 @@ fn a_loaded_run_says_what_a_trained_cell_says() {
         assert_eq!(costs(found), costs(expected));
         assert_eq!(found.curve.len(), 3);
         for (a, b) in found.curve.iter().zip(&expected.curve) {
-            let quality = &a.window_brier_1;
-            assert_eq!((a.tokens, quality), (b.tokens, &b.window_brier_1));
+            let quality = &a.window_brier;
+            assert_eq!((a.tokens, quality), (b.tokens, &b.window_brier));
         }
     }
     assert_eq!(contents(Path::new(&run)), before, "the run is only read");
@@ -218,7 +218,7 @@ fn one_run_gives_both_its_models() {
             panic!("{} points", found.curve.len());
         };
         let last = expected.curve.last().unwrap();
-        assert_eq!(end.window_brier_1, last.window_brier_1);
+        assert_eq!(end.window_brier, last.window_brier);
         assert_eq!(end.train_flops, found.train_flops);
         assert_eq!(end.train_seconds, found.train_seconds);
     }
