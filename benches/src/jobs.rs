@@ -10,8 +10,8 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CalmRollout, DecoderKind, EnergyHeadSettings, GenerateOptions,
-    Generator, LocalDecoderSettings, ModelConfig,
+    AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind, EnergyHeadSettings,
+    GenerateOptions, Generator, LocalDecoderSettings, ModelConfig,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
 use calm_train::{OptimConfig, adamw, clip_by_global_norm};
@@ -109,6 +109,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
         vocab_size: VOCAB,
         chunk_size: 4,
         chunk_context: 0,
+        compressor: CompressorKind::Mlp,
         decoder: DecoderKind::Autoencoder,
         latent_size: 128,
         window,

@@ -20,8 +20,22 @@ pub struct BackboneConfig {
     pub chunk_size: usize,
     /// Tokens before a chunk that its input is made of too, C (published: 0).
     pub chunk_context: usize,
+    /// How a chunk's embeddings become one vector (published: an MLP).
+    pub compressor: CompressorKind,
     /// The decoder stack.
     pub transformer: TransformerConfig,
+}
+
+/// How a [`ChunkCompressor`] makes one vector of embeddings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CompressorKind {
+    /// Two layers with SiLU between them, as published.
+    #[default]
+    Mlp,
+    /// One layer. What attends to compressed chunks, as a local decoder's memory does, learns sooner
+    /// from it (docs/log.md).
+    Linear,
 }
 
 impl BackboneConfig {
@@ -46,7 +60,10 @@ impl BackboneConfig {
     fn compressor_macs(&self) -> u64 {
         let d = self.transformer.hidden_size as u64;
         let tokens = (self.chunk_context + self.chunk_size) as u64;
-        2 * tokens * d * d + 2 * d * d
+        match self.compressor {
+            CompressorKind::Mlp => 2 * tokens * d * d + 2 * d * d,
+            CompressorKind::Linear => tokens * d * d,
+        }
     }
 }
 
@@ -54,8 +71,12 @@ impl Cost for BackboneConfig {
     fn parameters(&self) -> u64 {
         let d = self.transformer.hidden_size as u64;
         let table = self.vocab_size as u64 * d;
-        // Biases 2d + d, LayerNorm 2d.
-        table + self.compressor_macs() + 5 * d + self.transformer.parameters()
+        // Biases and LayerNorm.
+        let vectors = match self.compressor {
+            CompressorKind::Mlp => 2 * d + d + 2 * d,
+            CompressorKind::Linear => d + 2 * d,
+        };
+        table + self.compressor_macs() + vectors + self.transformer.parameters()
     }
 
     fn forward_macs(&self, context: usize) -> u64 {
@@ -68,7 +89,7 @@ impl Cost for BackboneConfig {
 }
 
 /// Embed the K tokens of a chunk and the C before it, `Linear (C + K) d -> 2 d`, SiLU,
-/// `Linear 2 d -> d`, LayerNorm.
+/// `Linear 2 d -> d`, LayerNorm; of the linear kind `Linear (C + K) d -> d`, LayerNorm.
 ///
 /// Tokens, not the latent vector, are fed back: with latents BrierLM falls from 4.70 to 3.25
 /// (the authors' finding). Published chunks know of themselves alone, C = 0. With the tokens before
@@ -78,10 +99,10 @@ impl Cost for BackboneConfig {
 pub struct ChunkCompressor {
     /// The backbone's own token table `[V, d]`, untied from the autoencoder's.
     pub embedding: Embedding,
-    /// `[(C + K) d, 2 d]`, the oldest token first.
+    /// `[(C + K) d, 2 d]`, of the linear kind `[(C + K) d, d]`; the oldest token first.
     pub widen: Linear,
-    /// `[2 d, d]`.
-    pub narrow: Linear,
+    /// `[2 d, d]`; the linear kind has none.
+    pub narrow: Option<Linear>,
     /// Final norm, epsilon 1e-6.
     pub norm: LayerNorm,
     chunk_size: usize,
@@ -91,10 +112,14 @@ pub struct ChunkCompressor {
 impl ChunkCompressor {
     fn new(c: &BackboneConfig, init: &mut Init<'_>) -> Self {
         let (d, tokens) = (c.transformer.hidden_size, c.chunk_context + c.chunk_size);
+        let (inner, narrow) = match c.compressor {
+            CompressorKind::Mlp => (2 * d, true),
+            CompressorKind::Linear => (d, false),
+        };
         Self {
             embedding: init.embedding(c.vocab_size, d),
-            widen: init.linear(tokens * d, 2 * d),
-            narrow: init.linear(2 * d, d),
+            widen: init.linear(tokens * d, inner),
+            narrow: narrow.then(|| init.linear(inner, d)),
             norm: init.layer_norm(d),
             chunk_size: c.chunk_size,
             context: c.chunk_context,
@@ -160,8 +185,12 @@ impl ChunkCompressor {
             1 => pieces.remove(0),
             _ => Tensor::cat(pieces, 2),
         };
-        let wide = silu(linear(&self.widen, chunks));
-        layer_norm(&self.norm, linear(&self.narrow, wide))
+        let wide = linear(&self.widen, chunks);
+        let vectors = match &self.narrow {
+            Some(narrow) => linear(narrow, silu(wide)),
+            None => wide,
+        };
+        layer_norm(&self.norm, vectors)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `[model]` table: everything that fixes a CALM's weights and window.
 
 use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
-use calm_backbone::BackboneConfig;
+use calm_backbone::{BackboneConfig, CompressorKind};
 use calm_likelihood_free::{EnergyHeadConfig, EnergyHeadSettings, MAX_N};
 use calm_local_decoder::{LocalDecoderConfig, LocalDecoderSettings};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
@@ -22,6 +22,9 @@ pub struct ModelConfig {
     /// [`calm_backbone::ChunkCompressor`]).
     #[serde(default)]
     pub chunk_context: usize,
+    /// How the backbone's input for a chunk is made of embeddings (published: by an MLP).
+    #[serde(default)]
+    pub compressor: CompressorKind,
     /// Latent width, l (published: 32 K).
     pub latent_size: usize,
     /// What turns a predicted vector into tokens.
@@ -123,6 +126,7 @@ impl ModelConfig {
             vocab_size: self.vocab_size,
             chunk_size: self.chunk_size,
             chunk_context: self.chunk_context,
+            compressor: self.compressor,
             transformer: self.backbone.clone(),
         }
     }

@@ -34,6 +34,7 @@ mod rollout;
 
 pub use auxiliary::{AuxiliaryConfig, AuxiliaryHead};
 pub use calm_autoencoder::AutoencoderSettings;
+pub use calm_backbone::CompressorKind;
 pub use calm_likelihood_free::EnergyHeadSettings;
 pub use calm_local_decoder::{LocalDecoderSettings, Memory};
 pub use checkpoint::{

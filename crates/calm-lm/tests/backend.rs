@@ -9,8 +9,8 @@ use calm_baseline::{TokenGenerator, TokenModel, TokenModelConfig, TokenSampler, 
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, GenerateOptions, Generator,
-    LocalDecoderSettings, LocalModel, ModelConfig, open_device,
+    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, EnergyHeadSettings,
+    GenerateOptions, Generator, LocalDecoderSettings, LocalModel, ModelConfig, open_device,
 };
 use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
 
@@ -19,6 +19,7 @@ fn config() -> ModelConfig {
         vocab_size: 37,
         chunk_size: 2,
         chunk_context: 1,
+        compressor: CompressorKind::Mlp,
         decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 16,

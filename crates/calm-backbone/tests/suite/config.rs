@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Device;
-use calm_backbone::BackboneConfig;
+use calm_backbone::{BackboneConfig, CompressorKind};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig};
 
 use crate::small;
@@ -99,6 +99,10 @@ fn counted_parameters_are_those_of_the_module() {
             ..small(2)
         },
         BackboneConfig {
+            compressor: CompressorKind::Linear,
+            ..small(2)
+        },
+        BackboneConfig {
             transformer: wide,
             ..small(2)
         },
@@ -112,7 +116,16 @@ fn counted_parameters_are_those_of_the_module() {
 
 #[test]
 fn counted_work_is_that_of_the_matrices_and_of_attention() {
-    let config = small(2);
+    for compressor in [CompressorKind::Mlp, CompressorKind::Linear] {
+        let config = BackboneConfig {
+            compressor,
+            ..small(2)
+        };
+        counts_its_matrices(&config);
+    }
+}
+
+fn counts_its_matrices(config: &BackboneConfig) {
     let model = config.init(&mut Init::new(1, &Device::flex()));
     let size = |layer: &Linear| layer.weight.val().dims().iter().product::<usize>();
     let blocks: usize = model
@@ -125,7 +138,8 @@ fn counted_work_is_that_of_the_matrices_and_of_attention() {
             attention + size(&b.mlp.gate) + size(&b.mlp.up) + size(&b.mlp.down)
         })
         .sum();
-    let matrices = size(&model.compressor.widen) + size(&model.compressor.narrow) + blocks;
+    let matrices =
+        size(&model.compressor.widen) + model.compressor.narrow.as_ref().map_or(0, size) + blocks;
     assert_eq!(config.forward_macs(0), matrices as u64);
     // Scores and weighted sum: 2 d per visible position and layer.
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
-use calm_backbone::BackboneConfig;
+use calm_backbone::{BackboneConfig, CompressorKind};
 use calm_fixtures::{Fixture, FixtureError, Golden, assert_close};
 use calm_nn::{CachedModel, Init};
 
@@ -48,6 +48,30 @@ fn chunks_with_the_tokens_before_them_are_those_of_the_reference() -> Result<(),
     assert_close(
         compressor.forward(tokens),
         &f.golden("outputs/embed_proj_with_context")?,
+        TOLERANCE,
+    );
+    Ok(())
+}
+
+#[test]
+fn chunks_of_one_layer_are_those_of_the_reference() -> Result<(), FixtureError> {
+    let device = Device::flex();
+    let (f, tokens) = load(&device)?;
+    let given = reference(&f, &device)?.compressor;
+    let config = BackboneConfig {
+        compressor: CompressorKind::Linear,
+        ..reference_config(&f)?
+    };
+    let mut compressor = config.init(&mut Init::new(0, &device)).compressor;
+    let weight = f.tensor::<2>("inputs/linear", &device)?.transpose();
+    compressor.widen.weight = Param::from_tensor(weight);
+    let bias = f.tensor::<1>("inputs/linear_bias", &device)?;
+    compressor.widen.bias = Some(Param::from_tensor(bias));
+    compressor.embedding = given.embedding;
+    compressor.norm = given.norm;
+    assert_close(
+        compressor.forward(tokens),
+        &f.golden("outputs/embed_proj_linear")?,
         TOLERANCE,
     );
     Ok(())

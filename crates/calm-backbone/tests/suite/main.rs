@@ -6,7 +6,7 @@ mod config;
 mod golden;
 
 use burn::tensor::{Device, Int, Tensor};
-use calm_backbone::{Backbone, BackboneConfig};
+use calm_backbone::{Backbone, BackboneConfig, CompressorKind};
 use calm_fixtures::{Fixture, FixtureError, Weights, values};
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
@@ -25,6 +25,7 @@ fn small(kv_heads: usize) -> BackboneConfig {
         vocab_size: 23,
         chunk_size: 3,
         chunk_context: 4,
+        compressor: CompressorKind::Mlp,
         transformer,
     }
 }
@@ -75,6 +76,7 @@ fn reference_config(f: &Fixture) -> Result<BackboneConfig, FixtureError> {
         vocab_size: f.whole("config/vocab_size")?,
         chunk_size: f.whole("config/patch_size")?,
         chunk_context: 0,
+        compressor: CompressorKind::Mlp,
         transformer: TransformerConfig {
             layers: f.whole("config/num_hidden_layers")?,
             hidden_size: f.whole("config/hidden_size")?,
@@ -96,7 +98,8 @@ fn reference(f: &Fixture, device: &Device) -> Result<Backbone, FixtureError> {
     let compressor = &mut model.compressor;
     w.embedding("transformer.embed_tokens", &mut compressor.embedding)?;
     w.linear("embed_proj.0", &mut compressor.widen)?;
-    w.linear("embed_proj.2", &mut compressor.narrow)?;
+    let narrow = compressor.narrow.as_mut().expect("an MLP");
+    w.linear("embed_proj.2", narrow)?;
     w.layer_norm("embed_proj.3", &mut compressor.norm)?;
     for (i, block) in model.transformer.layers.iter_mut().enumerate() {
         let (attention, mlp) = (&mut block.attention, &mut block.mlp);

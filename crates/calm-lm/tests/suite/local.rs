@@ -3,7 +3,7 @@
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_baseline::{TokenGenerator, TokenSampler, score_window};
-use calm_lm::{DecoderKind, LocalDecoderSettings, LocalModel, Memory, ModelConfig};
+use calm_lm::{CompressorKind, DecoderKind, LocalDecoderSettings, LocalModel, Memory, ModelConfig};
 use calm_nn::{
     CachedModel, Cost, HostDraws, Limits, NextToken, RandomStream, StepCache, chunk_tensor,
 };
@@ -13,6 +13,9 @@ fn local_config(k: usize, window: usize, memory: Memory, layers: usize) -> Model
     let mut config = super::config(k);
     config.decoder = DecoderKind::Local;
     config.init_std = 0.3;
+    if memory == Memory::Inputs {
+        config.compressor = CompressorKind::Linear;
+    }
     config.window = 32;
     config.backbone.layers = layers;
     config.local = LocalDecoderSettings {

@@ -68,7 +68,8 @@ fn load(f: &Fixture, case: &Fixture, device: &Device) -> Result<LocalModel, Fixt
     let compressor = &mut model.backbone.compressor;
     w.embedding("transformer.embed_tokens", &mut compressor.embedding)?;
     w.linear("embed_proj.0", &mut compressor.widen)?;
-    w.linear("embed_proj.2", &mut compressor.narrow)?;
+    let narrow = compressor.narrow.as_mut().expect("an MLP");
+    w.linear("embed_proj.2", narrow)?;
     w.layer_norm("embed_proj.3", &mut compressor.norm)?;
     let transformer = &mut model.backbone.transformer;
     for (i, layer) in transformer.layers.iter_mut().enumerate() {

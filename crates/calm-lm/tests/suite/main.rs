@@ -10,8 +10,8 @@ mod rollout;
 
 use burn::tensor::Device;
 use calm_lm::{
-    AutoencoderSettings, CalmModel, DecoderKind, EnergyHeadSettings, LocalDecoderSettings,
-    ModelConfig,
+    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, EnergyHeadSettings,
+    LocalDecoderSettings, ModelConfig,
 };
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
@@ -21,6 +21,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
         vocab_size: 13,
         chunk_size: k,
         chunk_context: 1,
+        compressor: CompressorKind::Mlp,
         decoder: DecoderKind::Autoencoder,
         latent_size: 6,
         window: 8 * k,
