@@ -13,7 +13,7 @@ use crate::spec::{Axis, Cell, CellKind, ProtocolConfig, SpeedConfig, alike};
 use crate::{Error, Result};
 
 /// Grids in the program, each a complete TOML file under `presets/compare/`.
-pub const GRIDS: [(&str, &str); 6] = [
+pub const GRIDS: [(&str, &str); 7] = [
     ("debug", include_str!("../../../presets/compare/debug.toml")),
     ("nano", include_str!("../../../presets/compare/nano.toml")),
     (
@@ -27,6 +27,10 @@ pub const GRIDS: [(&str, &str); 6] = [
     (
         "frontier",
         include_str!("../../../presets/compare/frontier.toml"),
+    ),
+    (
+        "scaling-local",
+        include_str!("../../../presets/compare/scaling-local.toml"),
     ),
     ("tune", include_str!("../../../presets/compare/tune.toml")),
 ];
