@@ -38,12 +38,11 @@ impl<const N: usize> Measured<N> {
     /// Standard error of the quality: that of the windows, by leaving out one after the other, and
     /// where there are several seeds that of the seeds, added in squares.
     fn error(&self) -> f64 {
-        let seeds: Vec<[f64; N]> = self.figures.iter().map(|f| mean(f)).collect();
+        let seeds: Vec<[f64; N]> = self.figures.iter().map(|f| mean(f.iter())).collect();
         let windows = self.windows() as f64;
-        let whole = mean(&seeds);
+        let whole = mean(seeds.iter());
         let without = |w: usize| {
-            let of_window: Vec<[f64; N]> = self.figures.iter().map(|f| f[w]).collect();
-            let left_out = mean(&of_window);
+            let left_out = mean(self.figures.iter().map(|f| &f[w]));
             let rest = |n: usize| (whole[n] * windows - left_out[n]) / (windows - 1.0);
             (self.quality)(&std::array::from_fn(rest))
         };
@@ -59,19 +58,20 @@ impl<const N: usize> Measured<N> {
     fn drawn(&self, seeds: &[usize], windows: &[usize]) -> Point {
         let of_seed = |&seed: &usize| {
             let figures = &self.figures[seed];
-            mean(&windows.iter().map(|&w| figures[w]).collect::<Vec<_>>())
+            mean(windows.iter().map(|&w| &figures[w]))
         };
         let of_seeds: Vec<[f64; N]> = seeds.iter().map(of_seed).collect();
         Point {
             cost: self.cost,
-            quality: (self.quality)(&mean(&of_seeds)),
+            quality: (self.quality)(&mean(of_seeds.iter())),
         }
     }
 }
 
-fn mean<const N: usize>(figures: &[[f64; N]]) -> [f64; N] {
+fn mean<'a, const N: usize>(figures: impl ExactSizeIterator<Item = &'a [f64; N]>) -> [f64; N] {
     let count = figures.len() as f64;
-    std::array::from_fn(|n| figures.iter().map(|f| f[n]).sum::<f64>() / count)
+    let add = |sum: [f64; N], f: &[f64; N]| std::array::from_fn(|n| sum[n] + f[n]);
+    figures.fold([0.0; N], add).map(|sum| sum / count)
 }
 
 /// The variance of the mean of independent values, 0 where one alone can't tell.

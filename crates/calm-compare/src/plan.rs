@@ -80,9 +80,9 @@ const WIDTHS: [usize; 14] = [
 
 /// The best models for `flops` of training by `fit`, in the proportions of `base`: its width per
 /// layer, per head and per feed-forward, of the backbone and of a local decoder, its latent per
-/// token, its window, its autoencoder. Chunk
-/// sizes are those of `autoencoder_tokens`, which says how many tokens the autoencoder of each is
-/// trained on. `None` where the budget does not pay for the smallest.
+/// token, its window, its autoencoder. Chunk sizes are those of `autoencoder_tokens`, which says how
+/// many tokens the autoencoder of each is trained on. `None` where the budget does not pay for the
+/// smallest.
 pub fn plan(
     fit: &Fit,
     base: &Experiment,
