@@ -166,7 +166,9 @@ pub fn analyse(from: &Path, out: &Path) -> Result<Comparison> {
     Ok(comparison)
 }
 
-fn conclude(grid: Grid, cells: Vec<CellRecord>, techniques: Vec<Technique>) -> Comparison {
+fn conclude(grid: Grid, mut cells: Vec<CellRecord>, techniques: Vec<Technique>) -> Comparison {
+    // What is drawn again from the file is to say the same.
+    cells.iter_mut().for_each(CellRecord::round_windows);
     Comparison {
         scaling: fit(&samples(&cells), BOOTSTRAP, grid.protocol.seed),
         grid,

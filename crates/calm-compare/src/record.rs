@@ -248,6 +248,22 @@ impl CellRecord {
         serde_json::from_str(&text).map(Some).map_err(bad)
     }
 
+    /// Rounds what is kept of every window to 1e-5, far below its error: with all its digits the
+    /// report of some forty models has megabytes of them.
+    pub(crate) fn round_windows(&mut self) {
+        let round = |x: f64| (x * 1e5).round() / 1e5;
+        let nats = |windows: &mut Option<Vec<f64>>| {
+            windows.iter_mut().flatten().for_each(|x| *x = round(*x));
+        };
+        let brier = |windows: &mut WindowBrier| *windows = windows.clone().map(round);
+        nats(&mut self.window_cross_entropy);
+        brier(&mut self.scores.window_brier);
+        for point in &mut self.curve {
+            nats(&mut point.window_cross_entropy);
+            brier(&mut point.window_brier);
+        }
+    }
+
     /// Writes `cell.json` atomically.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ pub(crate) fn write(comparison: &Comparison, out: &Path) -> Result<()> {
         }),
         cells: &comparison.cells,
     };
-    let text = serde_json::to_string_pretty(&whole).expect("numbers have a JSON form");
+    let text = serde_json::to_string(&whole).expect("numbers have a JSON form");
     write_atomic(&out.join("comparison.json"), (text + "\n").as_bytes())?;
     let charts = charts(&models);
     for (name, chart) in &charts {

@@ -178,6 +178,15 @@ impl WindowBrier {
         }
     }
 
+    /// All scores through `f`.
+    #[must_use]
+    pub fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        match self {
+            Self::All(all) => Self::All(all.into_iter().map(|brier| brier.map(&f)).collect()),
+            Self::First(first) => Self::First(first.into_iter().map(f).collect()),
+        }
+    }
+
     /// Windows.
     pub fn windows(&self) -> usize {
         match self {

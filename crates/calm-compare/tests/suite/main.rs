@@ -203,6 +203,15 @@ fn a_comparison_scores_every_cell_on_the_same_positions_and_writes_its_files() {
     let json: serde_json::Value =
         serde_json::from_str(&read(&out.join("comparison.json"))).unwrap();
     assert_eq!(json["verdicts"].as_array().unwrap().len(), 3);
+    // What is kept of every window is short: it is most of the file.
+    for cell in json["cells"].as_array().unwrap() {
+        for windows in cell["scores"]["window_brier"].as_array().unwrap() {
+            for brier in windows.as_array().unwrap() {
+                let text = brier.to_string();
+                assert!(text.len() <= "-0.12345".len(), "{text}");
+            }
+        }
+    }
     let page = read(&out.join("compare.html"));
     for part in [
         "calm-k4",
