@@ -21,6 +21,7 @@
 mod brier;
 mod energy_head;
 mod energy_score;
+mod exact;
 mod head;
 mod sampler;
 
@@ -31,6 +32,7 @@ pub use brier::{
 };
 pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig, EnergyHeadSettings};
 pub use energy_score::{EnergyScore, energy_score};
+pub use exact::{Attempts, ExactSampler, Otherwise, Sampled};
 pub use head::{GenerativeHead, HeadLoss};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};
 

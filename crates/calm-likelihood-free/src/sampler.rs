@@ -1,14 +1,29 @@
 //! Temperature sampling from samples alone.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use calm_nn::RandomStream;
 use thiserror::Error;
 
-/// Draws independent chunks for one fixed context.
+/// Draws independent chunks for one fixed context: anything that a sampler can sharpen.
+///
+/// Samplers only ever ask whether two chunks are equal, so a chunk may be any type: tokens, text, an
+/// index. A closure from a number of draws to so many chunks is a source.
 pub trait ChunkSource {
-    /// `n` independent chunks of K tokens.
-    fn draw(&mut self, n: usize) -> Vec<Vec<u32>>;
+    /// What is drawn.
+    type Chunk: Clone + Eq + Hash;
+
+    /// `n` independent chunks.
+    fn draw(&mut self, n: usize) -> Vec<Self::Chunk>;
+}
+
+impl<C: Clone + Eq + Hash, F: FnMut(usize) -> Vec<C>> ChunkSource for F {
+    type Chunk = C;
+
+    fn draw(&mut self, n: usize) -> Vec<C> {
+        self(n)
+    }
 }
 
 /// A temperature that a sampler can't serve.
@@ -32,6 +47,32 @@ pub enum SamplerError {
         pool: usize,
         /// n.
         power: u32,
+    },
+    /// Samplers sharpen a distribution; none can flatten it.
+    #[error("temperature {temperature} is outside (0, 1]")]
+    OutsideUnit {
+        /// What was asked for.
+        temperature: f64,
+    },
+    /// Not even one attempt could end.
+    #[error(
+        "a budget of {budget} draws is below the {needed} of one attempt at temperature {temperature}"
+    )]
+    SmallBudget {
+        /// Draws for a chunk at most.
+        budget: usize,
+        /// Of one attempt.
+        needed: usize,
+        /// The temperature.
+        temperature: f64,
+    },
+    /// The exact algorithm accepted none in time.
+    #[error(
+        "no chunk was accepted in {draws} draws: the distribution is too flat for this temperature and budget"
+    )]
+    BudgetSpent {
+        /// How many were made.
+        draws: usize,
     },
 }
 
@@ -80,6 +121,11 @@ impl BatchSampler {
         })
     }
 
+    /// The rule at temperature 1/`power` on pools of `pool` draws, which may be fewer than that.
+    pub(crate) fn of_power(power: u32, pool: usize) -> Self {
+        Self { power, pool }
+    }
+
     /// The temperature served, 1/n.
     pub fn temperature(&self) -> f64 {
         1.0 / f64::from(self.power)
@@ -96,7 +142,7 @@ impl BatchSampler {
     }
 
     /// One chunk from `source`.
-    pub fn sample(&self, source: &mut dyn ChunkSource, random: &mut RandomStream) -> Vec<u32> {
+    pub fn sample<S: ChunkSource>(&self, source: &mut S, random: &mut RandomStream) -> S::Chunk {
         let mut pool = source.draw(self.pool);
         let chosen = self.choose(&pool, random);
         pool.swap_remove(chosen)
@@ -106,7 +152,7 @@ impl BatchSampler {
     ///
     /// # Panics
     /// Where the pool is empty.
-    pub fn choose<C: AsRef<[u32]>>(&self, pool: &[C], random: &mut RandomStream) -> usize {
+    pub fn choose<C: Eq + Hash>(&self, pool: &[C], random: &mut RandomStream) -> usize {
         let weights = self.weights(pool);
         let total: f64 = weights.iter().map(|(_, w)| w).sum();
         let mut rest = random.unit() * total;
@@ -121,11 +167,11 @@ impl BatchSampler {
 
     /// The candidates, each as the index of its first occurrence and its weight
     /// `binomial(count, m)` over that of the largest count, in order of first occurrence.
-    fn weights<C: AsRef<[u32]>>(&self, pool: &[C]) -> Vec<(usize, f64)> {
-        let mut slot: HashMap<&[u32], usize> = HashMap::new();
+    fn weights<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {
+        let mut slot: HashMap<&C, usize> = HashMap::new();
         let mut counts: Vec<(usize, u32)> = Vec::new();
         for (index, chunk) in pool.iter().enumerate() {
-            let at = *slot.entry(chunk.as_ref()).or_insert_with(|| {
+            let at = *slot.entry(chunk).or_insert_with(|| {
                 counts.push((index, 0));
                 counts.len() - 1
             });
@@ -141,7 +187,7 @@ impl BatchSampler {
     }
 
     /// The probability of each distinct chunk of `pool`, in order of first occurrence.
-    pub fn probabilities<C: AsRef<[u32]>>(&self, pool: &[C]) -> Vec<(usize, f64)> {
+    pub fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {
         let mut weights = self.weights(pool);
         let total: f64 = weights.iter().map(|(_, w)| w).sum();
         for (_, weight) in &mut weights {

@@ -100,10 +100,12 @@ impl Enumerable {
 }
 
 impl ChunkSource for Enumerable {
-    fn draw(&mut self, n: usize) -> Vec<Vec<u32>> {
+    type Chunk = usize;
+
+    fn draw(&mut self, n: usize) -> Vec<usize> {
         self.drawn += n;
         (0..n)
-            .map(|_| vec![draw(&self.probabilities, &mut self.random) as u32])
+            .map(|_| draw(&self.probabilities, &mut self.random))
             .collect()
     }
 }
@@ -115,7 +117,7 @@ fn counts(case: &Fixture) -> Result<Vec<usize>, FixtureError> {
     let mut random = RandomStream::new(12);
     let mut counts = vec![0; source.probabilities.len()];
     for _ in 0..20_000 {
-        counts[sampler.sample(&mut source, &mut random)[0] as usize] += 1;
+        counts[sampler.sample(&mut source, &mut random)] += 1;
     }
     assert_eq!(source.drawn, 20_000 * sampler.pool());
     Ok(counts)
