@@ -10,8 +10,8 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind, EnergyHeadSettings,
-    GenerateOptions, Generator, LocalDecoderSettings, ModelConfig,
+    AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind, GenerateOptions,
+    Generator, HeadSettings, LocalDecoderSettings, ModelConfig,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
 use calm_train::{OptimConfig, adamw, clip_by_global_norm};
@@ -128,12 +128,13 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
             kl_floor: 0.5,
         },
         backbone: transformer(),
-        head: EnergyHeadSettings {
+        head: HeadSettings {
             blocks: 2,
             noise_size: 64,
             samples: 8,
             posterior_samples: 100,
             alpha: 1.0,
+            ..HeadSettings::default()
         },
         local: LocalDecoderSettings::default(),
     }

@@ -41,7 +41,7 @@ pub fn nano() -> ModelConfig {
 /// decoding is a sham.
 pub fn lively(config: &ModelConfig, device: &Device) -> CalmModel {
     let mut model = config.init(1, device);
-    let out = &mut model.language_model.head.final_out;
+    let out = model.language_model.head.output_mut();
     *out = Init::new(2, device).linear(config.backbone.hidden_size, config.latent_size);
     out.weight = out.weight.clone().map(|w| w * 25.0);
     model

@@ -3,12 +3,12 @@
 use burn::tensor::{Device, Int, Tensor};
 use calm_likelihood_free::GenerativeHead;
 use calm_lm::CalmModel;
-use calm_nn::{HostDraws, chunk_tensor, mix};
+use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
 
 /// How much the head heeds its condition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heed {
-    /// Energy loss with the hidden states permuted over positions, over that with the true ones: 1
+    /// Loss with the hidden states permuted over positions, over that with the true ones: 1
     /// where the condition is not heeded, more where it is.
     pub permuted_loss_ratio: f64,
     /// Share of the next chunks' tokens that the autoencoder reads from the head's output with the
@@ -50,14 +50,27 @@ pub fn heed(model: &CalmModel, windows: &[&[u32]], seed: u64, device: &Device) -
             let mean = head.loss(of_window(states), &posterior, &mut draws).total;
             *loss += positions as f64 * f64::from(mean.into_scalar::<f32>());
         }
-        let silence = Tensor::zeros([1, positions, language_model.head.noise_size()], device);
-        let latent = language_model.head.forward(of_window(&hidden), silence);
+        let head = &language_model.head;
+        let latent = head.sample(of_window(&hidden), 1, &mut Silence);
         agree += agreement(decoder.decode(latent.squeeze_dim(0)), &next);
         first += positions;
     }
     Heed {
         permuted_loss_ratio: losses[1] / losses[0],
         noiseless_token_accuracy: agree as f64 / (rows * k) as f64,
+    }
+}
+
+/// The middle of every distribution.
+struct Silence;
+
+impl Draws for Silence {
+    fn normal(&mut self, n: usize, device: &Device) -> Tensor<1> {
+        Tensor::zeros([n], device)
+    }
+
+    fn uniform(&mut self, n: usize, device: &Device) -> Tensor<1> {
+        Tensor::full([n], 0.5, device)
     }
 }
 

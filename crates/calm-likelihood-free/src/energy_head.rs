@@ -5,26 +5,16 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use calm_kernels::{gaussian_energy, silu, silu_add, silu_gate_packed};
 use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, layer_norm, linear};
-use serde::{Deserialize, Serialize};
 
 use crate::{EnergyScore, GenerativeHead, HeadLoss, energy_score};
 
-/// Configuration of an [`EnergyHead`] and its loss (CALM, sections 3.3.2 and 3.3.3).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Sizes of an [`EnergyHead`] and its loss (CALM, sections 3.3.2 and 3.3.3).
+#[derive(Clone, Debug, PartialEq)]
 pub struct EnergyHeadConfig {
     /// Width d, the backbone's.
     pub hidden_size: usize,
     /// Latent width l, the autoencoder's.
     pub latent_size: usize,
-    /// What it shares with no other part.
-    pub settings: EnergyHeadSettings,
-}
-
-/// What an [`EnergyHead`] and its loss share with no other part of a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnergyHeadSettings {
     /// Residual blocks (published: a quarter of the backbone's layers).
     pub blocks: usize,
     /// Width of the noise (published: 64).
@@ -45,59 +35,57 @@ impl EnergyHeadConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         ConfigError::positive("hidden_size", self.hidden_size)?;
         ConfigError::positive("latent_size", self.latent_size)?;
-        ConfigError::positive("blocks", self.settings.blocks)?;
-        ConfigError::positive("noise_size", self.settings.noise_size)?;
-        ConfigError::positive("posterior_samples", self.settings.posterior_samples)?;
-        let n = self.settings.samples as f64;
+        ConfigError::positive("blocks", self.blocks)?;
+        ConfigError::positive("noise_size", self.noise_size)?;
+        ConfigError::positive("posterior_samples", self.posterior_samples)?;
+        let n = self.samples as f64;
         ConfigError::range("samples", n, n >= 2.0, "N >= 2: samples repel each other")?;
         // At 2 the score is no longer strictly proper: the mean alone would minimise it.
-        let inside = self.settings.alpha > 0.0 && self.settings.alpha < 2.0;
-        ConfigError::range("alpha", self.settings.alpha, inside, "0 < alpha < 2")
+        let inside = self.alpha > 0.0 && self.alpha < 2.0;
+        ConfigError::range("alpha", self.alpha, inside, "0 < alpha < 2")
     }
 
     /// The head with fresh weights; its last layer is zero.
     pub fn init(&self, init: &mut Init<'_>) -> EnergyHead {
         let (d, l) = (self.hidden_size, self.latent_size);
         EnergyHead {
-            noise_in: init.linear(self.settings.noise_size, d),
+            noise_in: init.linear(self.noise_size, d),
             noise_norm: init.layer_norm(d),
             hidden_in: init.linear(d, d),
             hidden_norm: init.layer_norm(d),
-            blocks: (0..self.settings.blocks)
+            blocks: (0..self.blocks)
                 .map(|_| EnergyBlock::new(d, init))
                 .collect(),
             final_norm: init.layer_norm(d),
             final_hidden: init.linear(d, d),
             final_out: init.linear_zero(d, l),
-            noise_size: self.settings.noise_size,
-            samples: self.settings.samples,
-            posterior_samples: self.settings.posterior_samples,
-            alpha: self.settings.alpha,
+            noise_size: self.noise_size,
+            samples: self.samples,
+            posterior_samples: self.posterior_samples,
+            alpha: self.alpha,
         }
     }
 
     /// Multiply-accumulates that all samples of a position share: `Linear(h)` and the condition
     /// half of `W_1` in every block.
     pub fn shared_macs(&self) -> u64 {
-        ((self.settings.blocks + 1) * self.hidden_size * self.hidden_size) as u64
+        ((self.blocks + 1) * self.hidden_size * self.hidden_size) as u64
     }
 }
 
 impl Cost for EnergyHeadConfig {
     fn parameters(&self) -> u64 {
-        let [d, l, noise] =
-            [self.hidden_size, self.latent_size, self.settings.noise_size].map(|x| x as u64);
+        let [d, l, noise] = [self.hidden_size, self.latent_size, self.noise_size].map(|x| x as u64);
         let inputs = noise * d + d + 2 * d + d * d + d + 2 * d;
         let block = 6 * d * d + 5 * d + 2 * d;
         let last = 2 * d + d * d + d + d * l + l;
-        inputs + block * self.settings.blocks as u64 + last
+        inputs + block * self.blocks as u64 + last
     }
 
     /// One sample, the shared part included.
     fn forward_macs(&self, _context: usize) -> u64 {
-        let [d, l, noise] =
-            [self.hidden_size, self.latent_size, self.settings.noise_size].map(|x| x as u64);
-        noise * d + d * d + 6 * d * d * self.settings.blocks as u64 + d * d + d * l
+        let [d, l, noise] = [self.hidden_size, self.latent_size, self.noise_size].map(|x| x as u64);
+        noise * d + d * d + 6 * d * d * self.blocks as u64 + d * d + d * l
     }
 }
 

@@ -19,9 +19,12 @@
 //! ```
 
 mod brier;
+mod denoiser;
+mod diffusion_head;
 mod energy_head;
 mod energy_score;
 mod exact;
+mod flow_head;
 mod head;
 mod sampler;
 
@@ -30,10 +33,16 @@ pub use calm_nn::MAX_N;
 pub use brier::{
     BrierAccumulator, BrierEstimate, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
 };
-pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig, EnergyHeadSettings};
+pub use denoiser::{Denoiser, DenoiserBlock, DenoiserConfig};
+pub use diffusion_head::{
+    DIFFUSION_TIMES, DiffusionDraws, DiffusionHead, DiffusionHeadConfig, DiffusionLoss,
+    DiffusionTerms,
+};
+pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};
 pub use exact::{Attempts, ExactSampler, Otherwise, Sampled};
-pub use head::{GenerativeHead, HeadLoss};
+pub use flow_head::{FlowDraws, FlowHead, FlowHeadConfig, Solver};
+pub use head::{GenerativeHead, Head, HeadConfig, HeadKind, HeadLoss, HeadSettings};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};
 
 /// The library example of the project's README, so that it keeps compiling.

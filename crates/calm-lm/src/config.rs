@@ -2,7 +2,7 @@
 
 use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
 use calm_backbone::{BackboneConfig, CompressorKind};
-use calm_likelihood_free::{EnergyHeadConfig, EnergyHeadSettings, MAX_N};
+use calm_likelihood_free::{HeadConfig, HeadSettings, MAX_N};
 use calm_local_decoder::{LocalDecoderConfig, LocalDecoderSettings};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,8 @@ pub struct ModelConfig {
     pub autoencoder: AutoencoderSettings,
     /// The backbone's decoder stack.
     pub backbone: TransformerConfig,
-    /// The energy head.
-    pub head: EnergyHeadSettings,
+    /// The generative head (published: the energy head).
+    pub head: HeadSettings,
     /// The local decoder, where that is the decoder.
     #[serde(default)]
     pub local: LocalDecoderSettings,
@@ -58,7 +58,7 @@ pub struct ModelConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecoderKind {
-    /// The frozen decoder of the chunk autoencoder, of a vector that the energy head drew: CALM.
+    /// The frozen decoder of the chunk autoencoder, of a vector that the head drew: CALM.
     #[default]
     Autoencoder,
     /// A small transformer over tokens, of a vector that is the backbone's state: not CALM's method,
@@ -132,8 +132,8 @@ impl ModelConfig {
     }
 
     /// The head's whole configuration.
-    pub fn head(&self) -> EnergyHeadConfig {
-        EnergyHeadConfig {
+    pub fn head(&self) -> HeadConfig {
+        HeadConfig {
             hidden_size: self.backbone.hidden_size,
             latent_size: self.latent_size,
             settings: self.head.clone(),
@@ -218,18 +218,16 @@ impl ModelConfig {
     }
 
     /// FLOPs per token of training the language model: backbone and head forward and backward,
-    /// the frozen encoder forward, the auxiliary heads; attention over `context` steps. The distances of the energy score,
-    /// N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset `nano`, 0.02 % of
-    /// CALM-M.
+    /// the frozen encoder forward, the auxiliary heads; attention over `context` steps. The distances
+    /// of the energy score, N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset
+    /// `nano`, 0.02 % of CALM-M.
     pub fn language_model_train_flops(&self, context: usize) -> f64 {
         if self.is_local() {
             return 6.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
         }
-        let head = self.head();
-        let (one, shared) = (head.forward_macs(context), head.shared_macs());
-        let heads = self.head.samples as u64 * (one - shared) + shared;
         let auxiliary = self.auxiliary().map_or(0, |a| a.forward_macs(context));
-        let trained = self.backbone().forward_macs(context) + heads + auxiliary;
+        let head = self.head().loss_macs();
+        let trained = self.backbone().forward_macs(context) + head + auxiliary;
         let macs = 3 * trained + self.autoencoder().encoder_macs();
         2.0 * macs as f64 / self.chunk_size as f64
     }
@@ -280,9 +278,8 @@ impl ModelConfig {
             // Any temperature is one draw from given probabilities.
             return 2.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
         }
-        let head = self.head();
-        let (one, shared) = (head.forward_macs(context), head.shared_macs());
-        let draws = samples * (one - shared + self.autoencoder().decoder_macs()) + shared;
+        let decoded = samples * self.autoencoder().decoder_macs();
+        let draws = self.head().sample_macs(samples) + decoded;
         let macs = self.backbone().forward_macs(context) + draws;
         2.0 * macs as f64 / self.chunk_size as f64
     }

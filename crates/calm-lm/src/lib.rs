@@ -35,7 +35,7 @@ mod rollout;
 pub use auxiliary::{AuxiliaryConfig, AuxiliaryHead};
 pub use calm_autoencoder::AutoencoderSettings;
 pub use calm_backbone::CompressorKind;
-pub use calm_likelihood_free::EnergyHeadSettings;
+pub use calm_likelihood_free::{DiffusionLoss, Head, HeadKind, HeadSettings, Solver};
 pub use calm_local_decoder::{LocalDecoderSettings, Memory};
 pub use checkpoint::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter,

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_backbone::Backbone;
-use calm_likelihood_free::{EnergyHead, GenerativeHead, HeadLoss};
+use calm_likelihood_free::{GenerativeHead, Head, HeadLoss};
 use calm_nn::{Draws, Posterior};
 
 use crate::AuxiliaryHead;
@@ -15,10 +15,18 @@ pub struct LanguageModel {
     /// Chunks to hidden states.
     pub backbone: Backbone,
     /// Hidden states to random latents.
-    pub head: EnergyHead,
+    pub head: Head,
     /// Hidden states to the next chunk's tokens, in training alone and where it has a weight.
     pub auxiliary: Option<AuxiliaryHead>,
     pub(crate) aux_weight: f64,
+}
+
+/// A language model as a checkpoint holds it, with a head of a known kind: the choice among heads has
+/// no place in the names of its tensors.
+#[derive(Module, Debug)]
+pub(crate) struct Stored<H: Module> {
+    pub backbone: Backbone,
+    pub head: H,
 }
 
 /// A CALM: the frozen autoencoder and the language model in its latent space.

@@ -9,8 +9,8 @@ use calm_baseline::{TokenGenerator, TokenModel, TokenModelConfig, TokenSampler, 
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, EnergyHeadSettings,
-    GenerateOptions, Generator, LocalDecoderSettings, LocalModel, ModelConfig, open_device,
+    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, GenerateOptions, Generator,
+    HeadSettings, LocalDecoderSettings, LocalModel, ModelConfig, open_device,
 };
 use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
 
@@ -46,12 +46,13 @@ fn config() -> ModelConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
         },
-        head: EnergyHeadSettings {
+        head: HeadSettings {
             blocks: 1,
             noise_size: 5,
             samples: 4,
             posterior_samples: 6,
             alpha: 1.0,
+            ..HeadSettings::default()
         },
         local: LocalDecoderSettings::default(),
     }
@@ -66,7 +67,7 @@ fn devices() -> [Device; 2] {
 
 fn model(device: &Device) -> CalmModel {
     let mut model = config().init(3, device);
-    let out = &mut model.language_model.head.final_out;
+    let out = model.language_model.head.output_mut();
     *out = Init::new(4, device).linear(16, 6);
     out.weight = out.weight.clone().map(|w| w * 100.0);
     model

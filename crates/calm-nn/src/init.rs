@@ -101,6 +101,29 @@ impl<'a> Init<'a> {
         }
     }
 
+    /// A linear layer of a standard deviation of its own, with a bias of zero.
+    pub fn linear_std(&mut self, d_input: usize, d_output: usize, std: f64) -> Linear {
+        let own = std::mem::replace(&mut self.std, std);
+        let layer = self.linear(d_input, d_output);
+        self.std = own;
+        layer
+    }
+
+    /// A linear layer of weights uniform within `sqrt(6 / (in + out))` (Glorot), with a bias of zero.
+    pub fn linear_glorot(&mut self, d_input: usize, d_output: usize) -> Linear {
+        let bound = (6.0 / (d_input + d_output) as f64).sqrt() as f32;
+        let uniform = self.stream.uniform(d_input * d_output);
+        let values: Vec<f32> = uniform
+            .into_iter()
+            .map(|u| bound * (2.0 * u - 1.0))
+            .collect();
+        let data = TensorData::new(values, [d_input, d_output]);
+        Linear {
+            weight: Param::from_tensor(Tensor::from_data(data, self.device)),
+            ..self.linear_zero(d_input, d_output)
+        }
+    }
+
     fn zeros(&self, d_input: usize, d_output: usize) -> Param<Tensor<2>> {
         Param::from_tensor(Tensor::zeros([d_input, d_output], self.device))
     }

@@ -4,9 +4,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use calm_fixtures::{Fixture, FixtureError, Weights, assert_close, gradient_sizes, values};
-use calm_likelihood_free::{
-    EnergyHead, EnergyHeadConfig, EnergyHeadSettings, GenerativeHead, energy_score,
-};
+use calm_likelihood_free::{EnergyHead, EnergyHeadConfig, GenerativeHead, energy_score};
 use calm_nn::{ConfigError, Cost, Draws, HostDraws, Init, RandomStream, Replay};
 
 /// A small configuration in which no two sizes are equal.
@@ -14,13 +12,11 @@ fn small() -> EnergyHeadConfig {
     EnergyHeadConfig {
         hidden_size: 8,
         latent_size: 6,
-        settings: EnergyHeadSettings {
-            blocks: 2,
-            noise_size: 5,
-            samples: 4,
-            posterior_samples: 7,
-            alpha: 1.0,
-        },
+        blocks: 2,
+        noise_size: 5,
+        samples: 4,
+        posterior_samples: 7,
+        alpha: 1.0,
     }
 }
 
@@ -29,11 +25,9 @@ fn reference(f: &Fixture, device: &Device) -> Result<EnergyHead, FixtureError> {
     let config = EnergyHeadConfig {
         hidden_size: f.whole("config/hidden_size")?,
         latent_size: f.whole("config/latent_size")?,
-        settings: EnergyHeadSettings {
-            blocks: f.whole("config/num_mlp_layers")?,
-            noise_size: f.whole("config/noise_size")?,
-            ..small().settings
-        },
+        blocks: f.whole("config/num_mlp_layers")?,
+        noise_size: f.whole("config/noise_size")?,
+        ..small()
     };
     config.validate().expect("the fixture's sizes fit together");
     let d = config.hidden_size;
@@ -181,7 +175,7 @@ fn draws_of_the_target_are_mean_plus_scaled_noise() {
 fn sampling_gives_n_vectors_a_position() {
     let device = Device::flex();
     let mut config = small();
-    config.settings.samples = 2; // the number in the loss does not bind `sample`
+    config.samples = 2; // the number in the loss does not bind `sample`
     let head = config.init(&mut Init::new(1, &device));
     for n in [1, 9] {
         let drawn = head.sample(Tensor::zeros([3, 8], &device), n, &mut HostDraws::new(1));
@@ -266,20 +260,15 @@ fn counted_parameters_and_work_are_those_of_the_module() {
     let configs = [
         base.clone(),
         EnergyHeadConfig {
-            settings: EnergyHeadSettings {
-                blocks: 1,
-                ..base.settings.clone()
-            },
+            blocks: 1,
             ..base.clone()
         },
         EnergyHeadConfig {
             hidden_size: 12,
             latent_size: 1,
-            settings: EnergyHeadSettings {
-                noise_size: 3,
-                blocks: 5,
-                ..base.settings
-            },
+            noise_size: 3,
+            blocks: 5,
+            ..base
         },
     ];
     for config in configs {
@@ -313,14 +302,14 @@ fn sizes_and_exponents_outside_their_range_are_refused() {
     let zero = |field| ConfigError::Zero { field };
     assert_eq!(refused(&|c| c.hidden_size = 0), zero("hidden_size"));
     assert_eq!(refused(&|c| c.latent_size = 0), zero("latent_size"));
-    assert_eq!(refused(&|c| c.settings.blocks = 0), zero("blocks"));
-    assert_eq!(refused(&|c| c.settings.noise_size = 0), zero("noise_size"));
+    assert_eq!(refused(&|c| c.blocks = 0), zero("blocks"));
+    assert_eq!(refused(&|c| c.noise_size = 0), zero("noise_size"));
     assert_eq!(
-        refused(&|c| c.settings.posterior_samples = 0),
+        refused(&|c| c.posterior_samples = 0),
         zero("posterior_samples")
     );
     for n in [0, 1] {
-        let error = refused(&|c| c.settings.samples = n);
+        let error = refused(&|c| c.samples = n);
         assert!(
             matches!(
                 error,
@@ -333,23 +322,11 @@ fn sizes_and_exponents_outside_their_range_are_refused() {
         );
     }
     for alpha in [0.0, 2.0, -1.0, f64::NAN, f64::INFINITY] {
-        let error = refused(&|c| c.settings.alpha = alpha);
+        let error = refused(&|c| c.alpha = alpha);
         assert!(
             matches!(error, ConfigError::Range { field: "alpha", .. }),
             "{error}"
         );
     }
     assert_eq!(small().validate(), Ok(()));
-}
-
-#[test]
-fn a_configuration_survives_json_and_unknown_keys_do_not() {
-    let text = serde_json::to_string(&small()).unwrap();
-    assert_eq!(
-        serde_json::from_str::<EnergyHeadConfig>(&text).unwrap(),
-        small()
-    );
-    let unknown = text.replacen('{', "{\"beta\":1,", 1);
-    let error = serde_json::from_str::<EnergyHeadConfig>(&unknown).unwrap_err();
-    assert!(error.to_string().contains("beta"), "{error}");
 }

@@ -5,6 +5,7 @@ mod brier_golden;
 mod energy_head;
 mod energy_score;
 mod exact;
+mod heads;
 mod sampler;
 
 use calm_nn::RandomStream;

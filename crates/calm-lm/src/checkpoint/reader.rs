@@ -3,18 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
+use calm_backbone::Backbone;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::{Split, Tokenizer};
+use calm_likelihood_free::Head;
 use serde::Deserialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL,
     LOCAL_MODEL, MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
 };
+use crate::model::Stored;
 use crate::{CalmModel, Error, Kind, LanguageModel, LocalModel, ModelConfig, Result};
 
 /// A checkpoint of a CALM, or of its autoencoder alone.
@@ -178,7 +181,28 @@ impl Checkpoint {
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_language_model(&self, device: &Device) -> Result<LanguageModel> {
         let fresh = self.config.init_language_model(0, device);
-        self.load_weights(LANGUAGE_MODEL, fresh.without_auxiliary())
+        let (backbone, head) = (fresh.backbone.clone(), fresh.head.clone());
+        let (backbone, head) = match head {
+            Head::Energy(head) => self.load_stored(backbone, head, Head::Energy),
+            Head::Flow(head) => self.load_stored(backbone, head, Head::Flow),
+            Head::Diffusion(head) => self.load_stored(backbone, head, Head::Diffusion),
+        }?;
+        Ok(LanguageModel {
+            backbone,
+            head,
+            ..fresh.without_auxiliary()
+        })
+    }
+
+    fn load_stored<H: Module + ModuleDisplay>(
+        &self,
+        backbone: Backbone,
+        head: H,
+        kind: impl FnOnce(H) -> Head,
+    ) -> Result<(Backbone, Head)> {
+        let Stored { backbone, head } =
+            self.load_weights(LANGUAGE_MODEL, Stored { backbone, head })?;
+        Ok((backbone, kind(head)))
     }
 
     /// The language model as it is trained: with its auxiliary heads, if it has any.

@@ -8,12 +8,14 @@ use burn::module::Module;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
 use calm_data::{Split, Tokenizer};
+use calm_likelihood_free::Head;
 use serde::Serialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, LOCAL_MODEL,
     MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
 };
+use crate::model::Stored;
 use crate::{Error, Kind, LanguageModel, LocalModel, Result};
 
 /// Writes a checkpoint into a temporary directory beside its place and moves it there whole.
@@ -109,7 +111,12 @@ impl CheckpointWriter {
         if let Some(auxiliary) = &language_model.auxiliary {
             self.write_weights(AUXILIARY, auxiliary.clone())?;
         }
-        self.write_weights(LANGUAGE_MODEL, language_model.clone().without_auxiliary())
+        let backbone = language_model.backbone.clone();
+        match language_model.head.clone() {
+            Head::Energy(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
+            Head::Flow(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
+            Head::Diffusion(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
+        }
     }
 
     /// Adds the weights of a model with a local decoder.

@@ -5,7 +5,7 @@ use calm_likelihood_free::BatchSampler;
 use calm_lm::{Error, GenerateOptions, Generator};
 use calm_nn::{Decoding, Limits, PromptError, Stop, chunk_tensor};
 
-use crate::{lively, tokens};
+use crate::{lively, tokens, without_noise};
 
 fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOptions<'static> {
     let sampler = BatchSampler::new(temperature, 12).unwrap();
@@ -107,8 +107,7 @@ fn a_batch_of_unequal_prompts_goes_on_as_each_alone() {
     let device = Device::flex();
     let (config, mut model) = lively(2, &device);
     // Without noise the next chunk is a function of the hidden state.
-    let weight = &mut model.language_model.head.noise_in.weight;
-    *weight = weight.clone().map(|w| w * 0.0);
+    without_noise(&mut model);
     let prompts = [tokens(1, 1), tokens(6, 2), tokens(11, 3), vec![]];
     let run = |prompts: &[Vec<u32>]| {
         Generator::new(&model, &config, prompts, options(1.0, 8, 12), &device)

@@ -10,7 +10,7 @@ mod rollout;
 
 use burn::tensor::Device;
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, EnergyHeadSettings,
+    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, HeadSettings,
     LocalDecoderSettings, ModelConfig,
 };
 use calm_nn::{Init, RandomStream, TransformerConfig};
@@ -48,12 +48,13 @@ pub(crate) fn config(k: usize) -> ModelConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-6,
         },
-        head: EnergyHeadSettings {
+        head: HeadSettings {
             blocks: 1,
             noise_size: 5,
             samples: 4,
             posterior_samples: 6,
             alpha: 1.0,
+            ..HeadSettings::default()
         },
         local: LocalDecoderSettings::default(),
     }
@@ -64,10 +65,17 @@ pub(crate) fn config(k: usize) -> ModelConfig {
 pub(crate) fn lively(k: usize, device: &Device) -> (ModelConfig, CalmModel) {
     let config = config(k);
     let mut model = config.init(7, device);
-    let head = &mut model.language_model.head;
-    head.final_out = Init::new(3, device).linear(16, 6);
-    head.final_out.weight = head.final_out.weight.clone().map(|w| w * 200.0);
+    let out = model.language_model.head.output_mut();
+    *out = Init::new(3, device).linear(16, 6);
+    out.weight = out.weight.clone().map(|w| w * 200.0);
     (config, model)
+}
+
+/// Makes the energy head deaf to its noise: all its samples are equal.
+pub(crate) fn without_noise(model: &mut CalmModel) {
+    let head = model.language_model.head.energy_mut();
+    let weight = &mut head.expect("an energy head").noise_in.weight;
+    *weight = weight.clone().map(|w| w * 0.0);
 }
 
 /// `n` token ids, none of them the last one, which the tests take for end-of-text.

@@ -7,7 +7,7 @@ use calm_likelihood_free::{BatchSampler, Rollout};
 use calm_lm::{CalmRollout, GenerateOptions, Generator};
 use calm_nn::HostDraws;
 
-use crate::{lively, tokens};
+use crate::{lively, tokens, without_noise};
 
 #[test]
 fn starts_are_chunk_starts_with_four_tokens_left() {
@@ -119,8 +119,7 @@ fn rolled_out_pairs_are_distributed_as_generated_ones() {
 fn equal_draws_all_go_on_and_stay_equal() {
     let device = Device::flex();
     let (config, mut model) = lively(2, &device);
-    let weight = &mut model.language_model.head.noise_in.weight;
-    *weight = weight.clone().map(|w| w * 0.0);
+    without_noise(&mut model);
     let window = tokens(config.window, 5);
     let mut draws = HostDraws::new(1);
     let starts = CalmRollout::new(&model, &device).roll_out(&window, 5, &mut draws);
@@ -141,8 +140,7 @@ fn a_stride_picks_starts() {
     let device = Device::flex();
     for k in [1, 2, 4] {
         let (_, mut model) = lively(k, &device);
-        let weight = &mut model.language_model.head.noise_in.weight;
-        *weight = weight.clone().map(|w| w * 0.0);
+        without_noise(&mut model);
         let window = tokens(8 * k, 5);
         let roll = |every: usize| {
             let mut draws = HostDraws::new(1);

@@ -135,10 +135,9 @@ fn the_permuted_loss_is_that_of_states_half_round() {
     let fresh = heed(&model, &[&text], 5, &device);
     assert_eq!(fresh.permuted_loss_ratio, 1.0);
 
-    let head = &mut model.language_model.head;
-    let width = head.final_hidden.weight.dims()[0];
     let init = &mut Init::new(2, &device).with_std(0.5);
-    head.final_out = init.linear(width, config.latent_size);
+    let width = config.backbone.hidden_size;
+    *model.language_model.head.output_mut() = init.linear(width, config.latent_size);
     let found = heed(&model, &[&text], 5, &device);
 
     let (k, n) = (config.chunk_size, config.steps() - 1);
