@@ -21,12 +21,14 @@
 //! # Ok::<(), calm_eval::EvalError>(())
 //! ```
 
+mod bound;
 mod brier;
 mod heed;
 mod protocol;
 mod reconstruction;
 mod token_model;
 
+pub use bound::{Bound, BoundReport, bound};
 pub use brier::{BrierReport, evaluate, evaluate_rollout};
 pub use heed::{Heed, heed};
 pub use protocol::{EvalConfig, EvalError, spread};

@@ -26,6 +26,7 @@ mod energy_score;
 mod exact;
 mod flow_head;
 mod head;
+mod mixture;
 mod sampler;
 
 pub use calm_nn::MAX_N;
@@ -43,6 +44,7 @@ pub use energy_score::{EnergyScore, energy_score};
 pub use exact::{Attempts, ExactSampler, Otherwise, Sampled};
 pub use flow_head::{FlowDraws, FlowHead, FlowHeadConfig, Solver};
 pub use head::{GenerativeHead, Head, HeadConfig, HeadKind, HeadLoss, HeadSettings};
+pub use mixture::{log_score, mixture_brier};
 pub use sampler::{BatchSampler, ChunkSource, SamplerError};
 
 /// The library example of the project's README, so that it keeps compiling.

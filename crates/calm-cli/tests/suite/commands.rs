@@ -61,6 +61,17 @@ fn a_run_can_be_sampled_scored_and_reported() {
     assert_eq!(record["draws"], 4);
     assert_eq!(record["brier"].as_array().unwrap().len(), 4);
 
+    let bound = |draws: &str| {
+        let args = [&eval[..], &["--bound", draws]].concat();
+        place.calm(&args).output().unwrap()
+    };
+    let table = success(&bound("3"));
+    assert!(table.contains("nats a token, at most"), "{table}");
+    let record: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("e.json")).unwrap()).unwrap();
+    assert_eq!(record["bound"]["bounds"].as_array().unwrap().len(), 3);
+    assert!(failure(&bound("1")).contains("two draws"));
+
     // A checkpoint directory is enough by itself.
     let checkpoint = "run/checkpoints/lm/step-000040";
     let alone = [

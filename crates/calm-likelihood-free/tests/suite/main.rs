@@ -6,6 +6,7 @@ mod energy_head;
 mod energy_score;
 mod exact;
 mod heads;
+mod mixture;
 mod sampler;
 
 use calm_nn::RandomStream;
