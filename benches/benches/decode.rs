@@ -19,7 +19,7 @@ fn generate_64(bencher: Bencher, n: u32) {
     let sampler = BatchSampler::new(1.0 / f64::from(n), 200).expect("1/n");
     // No id of the vocabulary ends the text early.
     let options = GenerateOptions {
-        sampler,
+        sampler: sampler.into(),
         max_tokens: 64,
         end_of_text: u32::MAX,
         lead_in: &[],

@@ -236,7 +236,7 @@ fn generation(device: &Device, n: u32) -> Box<dyn FnMut() + Send> {
     let sampler = BatchSampler::new(1.0 / f64::from(n), POOL as usize).expect("1/n");
     // No id of the vocabulary ends the text early.
     let options = GenerateOptions {
-        sampler,
+        sampler: sampler.into(),
         max_tokens: NEW,
         end_of_text: u32::MAX,
         lead_in: &[],

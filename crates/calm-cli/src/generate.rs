@@ -4,9 +4,10 @@ use calm_baseline::{
     Drafter, ModelDrafter, PromptLookup, SpeculativeGenerator, TokenGenerator, TokenSampler,
 };
 use calm_data::Tokenizer;
-use calm_likelihood_free::BatchSampler;
+use calm_likelihood_free::{BatchSampler, ExactSampler, Otherwise, SamplerError};
 use calm_lm::{
-    Checkpoint, CheckpointConfig, CheckpointOf, DEVICE_FORMS, GenerateOptions, Generator,
+    Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, DEVICE_FORMS, GenerateOptions,
+    Generator,
 };
 use calm_nn::{Limits, NextToken};
 
@@ -23,16 +24,21 @@ pub struct Args {
     /// Text to continue; given several times, a batch.
     #[arg(long, default_value = "")]
     prompt: Vec<String>,
-    /// Temperature; for a CALM 1/n for a whole n, for a baseline or a CALM with a local decoder any
-    /// from 0 (greedy).
+    /// Temperature; for a CALM 1/n for a whole n, or with --exact any in (0, 1]; for a baseline or a
+    /// CALM with a local decoder any from 0 (greedy).
     #[arg(long, default_value_t = 0.5)]
     temperature: f64,
     /// Tokens to generate at most.
     #[arg(long, default_value_t = 200)]
     tokens: usize,
-    /// CALM: draws per chunk below temperature 1 [default: 200].
+    /// CALM: draws per chunk below temperature 1 [default: 200]; with --exact at most so many
+    /// [default: 2000].
     #[arg(long)]
     pool: Option<usize>,
+    /// CALM: sample without bias, by rejection; where --pool draws don't suffice for a chunk, the
+    /// batch rule chooses it from them.
+    #[arg(long)]
+    exact: bool,
     /// Seed of all draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -91,8 +97,7 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
                        has no probabilities to cut (a run's baseline: --baseline)";
         return Err(CliError::Usage(message.to_owned()));
     }
-    let sampler = BatchSampler::new(args.temperature, args.pool.unwrap_or(200))
-        .map_err(calm_lm::Error::from)?;
+    let sampler = sampler(args).map_err(calm_lm::Error::from)?;
     let tokenizer = checkpoint.tokenizer();
     let model = checkpoint.load(device)?;
     let options = GenerateOptions {
@@ -108,6 +113,26 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
     }
     stream(&args.prompt[0], tokenizer, || {
         (!generator.is_done()).then(|| generator.step().remove(0))
+    })?;
+    if args.exact {
+        let spent = generator.spent();
+        tell(&format!(
+            "{:.1} draws a chunk; {} of {} chunks exact, the others by the batch rule",
+            spent.draws as f64 / spent.chunks.max(1) as f64,
+            spent.exact,
+            spent.chunks
+        ));
+    }
+    Ok(())
+}
+
+fn sampler(args: &Args) -> std::result::Result<ChunkSampler, SamplerError> {
+    Ok(match args.exact {
+        true => {
+            let budget = args.pool.unwrap_or(2000);
+            ExactSampler::new(args.temperature, budget, Otherwise::Batch)?.into()
+        }
+        false => BatchSampler::new(args.temperature, args.pool.unwrap_or(200))?.into(),
     })
 }
 
@@ -120,8 +145,8 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
     args: &Args,
     device: &Device,
 ) -> Result<()> {
-    if args.pool.is_some() {
-        let message = "--pool is for a CALM without a local decoder; a model that has \
+    if args.pool.is_some() || args.exact {
+        let message = "--pool and --exact are for a CALM without a local decoder; a model that has \
                        probabilities needs no pool to lower the temperature";
         return Err(CliError::Usage(message.to_owned()));
     }

@@ -127,7 +127,9 @@ impl Bench<'_> {
     ) -> Run {
         let begun = Instant::now();
         let options = GenerateOptions {
-            sampler: BatchSampler::new(1.0, 1).expect("a temperature of 1 needs no pool"),
+            sampler: BatchSampler::new(1.0, 1)
+                .expect("a temperature of 1 needs no pool")
+                .into(),
             max_tokens: self.speed.tokens,
             end_of_text: NEVER,
             lead_in: &[],

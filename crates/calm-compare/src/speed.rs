@@ -35,7 +35,7 @@ pub(crate) fn calm(
     let sampler = BatchSampler::new(1.0, 1).expect("a temperature of 1 needs no pool");
     rows(speed, |batch, seed| {
         let options = GenerateOptions {
-            sampler,
+            sampler: sampler.into(),
             max_tokens: speed.tokens,
             end_of_text: NEVER,
             lead_in: &[],

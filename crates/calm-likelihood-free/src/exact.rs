@@ -91,6 +91,19 @@ impl ExactSampler {
         1.0 / (f64::from(self.whole) + self.part)
     }
 
+    /// Draws for a chunk at most.
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// The same sampler, which falls back to the batch rule when its budget is spent.
+    pub fn falling_back(self) -> Self {
+        Self {
+            otherwise: Otherwise::Batch,
+            ..self
+        }
+    }
+
     /// One chunk from `source`.
     ///
     /// # Errors
@@ -149,7 +162,12 @@ impl<C: Clone + Eq + Hash> Attempts<C> {
             Stage::Same { agreed, .. } => n - agreed as usize,
             Stage::Factory { .. } => 1,
         };
-        attempt.min(self.sampler.budget - self.drawn.len())
+        attempt.min(self.left())
+    }
+
+    /// Draws that are left of the budget.
+    pub fn left(&self) -> usize {
+        self.sampler.budget.saturating_sub(self.drawn.len())
     }
 
     /// Takes draws, as many as are wanted or more; the outcome, once there is one. More than are

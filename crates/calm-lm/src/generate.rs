@@ -1,19 +1,42 @@
 //! Generation, one chunk a step.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use calm_autoencoder::GreedyDecoder;
 use calm_backbone::Backbone;
-use calm_likelihood_free::{BatchSampler, GenerativeHead};
+use calm_likelihood_free::{Attempts, BatchSampler, ExactSampler, GenerativeHead};
 use calm_nn::{Decoding, HostDraws, Limits, RandomStream, Stop, mix};
 
 use crate::pool::choose;
+use crate::rollout::read_tokens;
 use crate::{CalmModel, ModelConfig, Result};
+
+/// How a chunk is chosen among draws of the head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ChunkSampler {
+    /// From a pool of fixed size, at T = 1/n.
+    Batch(BatchSampler),
+    /// Without bias, at any T. A sampler that fails when its budget is spent is taken as one that
+    /// falls back to the batch rule: a text goes on.
+    Exact(ExactSampler),
+}
+
+impl From<BatchSampler> for ChunkSampler {
+    fn from(sampler: BatchSampler) -> Self {
+        Self::Batch(sampler)
+    }
+}
+
+impl From<ExactSampler> for ChunkSampler {
+    fn from(sampler: ExactSampler) -> Self {
+        Self::Exact(sampler.falling_back())
+    }
+}
 
 /// How to generate.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerateOptions<'a> {
     /// The temperature sampler.
-    pub sampler: BatchSampler,
+    pub sampler: ChunkSampler,
     /// Tokens to generate at most, per prompt.
     pub max_tokens: usize,
     /// The token that ends a text.
@@ -32,9 +55,21 @@ pub struct Generator<'a> {
     model: &'a CalmModel,
     decoder: GreedyDecoder<'a>,
     decoding: Decoding<'a, Backbone>,
-    sampler: BatchSampler,
+    sampler: ChunkSampler,
     draws: HostDraws,
     choice: RandomStream,
+    spent: Spent,
+}
+
+/// What the chunks of a [`Generator`] have cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Chunks drawn, those of texts that have ended included.
+    pub chunks: usize,
+    /// Draws of the head.
+    pub draws: usize,
+    /// Chunks that the exact sampler accepted, or that are one draw at T = 1.
+    pub exact: usize,
 }
 
 impl<'a> Generator<'a> {
@@ -62,6 +97,7 @@ impl<'a> Generator<'a> {
             sampler: options.sampler,
             draws: HostDraws::new(mix(options.seed, 1)),
             choice: RandomStream::new(mix(options.seed, 2)),
+            spent: Spent::default(),
         })
     }
 
@@ -73,6 +109,11 @@ impl<'a> Generator<'a> {
     /// Autoregressive steps taken so far.
     pub fn steps(&self) -> usize {
         self.decoding.steps()
+    }
+
+    /// What they cost.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     /// Why sequence `row` ended, if it has.
@@ -100,12 +141,68 @@ impl<'a> Generator<'a> {
 
     /// One chunk for every sequence, at the sampler's temperature.
     fn draw_chunks(&mut self) -> Vec<Vec<u32>> {
-        let (batch, pool) = (self.decoding.batch(), self.sampler.pool());
-        let head = &self.model.language_model.head;
-        let latent = head.sample(self.decoding.hidden(), pool, &mut self.draws); // [pool, batch, l]
-        let l = latent.dims()[2];
-        let latent = latent.swap_dims(0, 1).reshape([batch * pool, l]);
+        let batch = self.decoding.batch();
+        self.spent.chunks += batch;
+        match self.sampler {
+            ChunkSampler::Exact(sampler) => self.draw_exactly(&sampler),
+            ChunkSampler::Batch(sampler) => {
+                let pool = sampler.pool();
+                self.spent.draws += batch * pool;
+                self.spent.exact += if pool == 1 { batch } else { 0 };
+                let hidden = self.decoding.hidden();
+                let latent = self.draw_latents(hidden, pool);
+                let k = self.model.autoencoder.chunk_size();
+                choose(&self.decoder, k, latent, &sampler, &mut self.choice)
+            }
+        }
+    }
+
+    /// Rounds of draws for all sequences whose chunk is not decided: as many as an attempt looks at,
+    /// then twice as many a round, since small rounds cost a pass of the head each.
+    fn draw_exactly(&mut self, sampler: &ExactSampler) -> Vec<Vec<u32>> {
+        let hidden = self.decoding.hidden();
         let k = self.model.autoencoder.chunk_size();
-        choose(&self.decoder, k, latent, &self.sampler, &mut self.choice)
+        let mut chunks = vec![Vec::new(); hidden.dims()[0]];
+        let mut going: Vec<(usize, Attempts<Vec<u32>>)> = (0..chunks.len())
+            .map(|row| (row, sampler.begin()))
+            .collect();
+        let mut round = 1;
+        while !going.is_empty() {
+            let wanted = going
+                .iter()
+                .map(|(_, attempts)| attempts.wanted().max(round));
+            let least = going.iter().map(|(_, attempts)| attempts.left()).min();
+            let n = wanted.max().unwrap_or(1).min(least.unwrap_or(1)).max(1);
+            round = (2 * n).min(LARGEST_ROUND);
+            let rows: Vec<i64> = going.iter().map(|(row, _)| *row as i64).collect();
+            let rows = Tensor::from_ints(rows.as_slice(), &hidden.device());
+            let latent = self.draw_latents(hidden.clone().select(0, rows), n);
+            let tokens = read_tokens(self.decoder.decode(latent));
+            let mut drawn = tokens.chunks_exact(n * k);
+            let (choice, spent) = (&mut self.choice, &mut self.spent);
+            going.retain_mut(|(row, attempts)| {
+                let pool = drawn.next().expect("draws for every row").chunks_exact(k);
+                spent.draws += n;
+                let Some(found) = attempts.push(pool.map(<[u32]>::to_vec).collect(), choice) else {
+                    return true;
+                };
+                let found = found.expect("a sampler that falls back");
+                spent.exact += usize::from(found.exact);
+                chunks[*row] = found.chunk;
+                false
+            });
+        }
+        chunks
+    }
+
+    /// `n` latents for every hidden state, `[rows * n, l]`, row after row.
+    fn draw_latents(&mut self, hidden: Tensor<2>, n: usize) -> Tensor<2> {
+        let head = &self.model.language_model.head;
+        let latent = head.sample(hidden, n, &mut self.draws); // [n, rows, l]
+        let [_, rows, l] = latent.dims();
+        latent.swap_dims(0, 1).reshape([rows * n, l])
     }
 }
+
+/// Draws of one sequence in a round at most.
+const LARGEST_ROUND: usize = 64;

@@ -12,7 +12,7 @@
 //! let model = checkpoint.load(&device)?;
 //! let tokenizer = checkpoint.tokenizer();
 //! let options = GenerateOptions {
-//!     sampler: BatchSampler::new(0.5, 200)?, max_tokens: 64,
+//!     sampler: BatchSampler::new(0.5, 200)?.into(), max_tokens: 64,
 //!     end_of_text: tokenizer.end_of_text(), lead_in: checkpoint.lead_in(), seed: 1,
 //! };
 //! let prompts = [tokenizer.encode("In the beginning")?];
@@ -44,7 +44,7 @@ pub use checkpoint::{
 pub use config::{DecoderKind, Kind, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
 pub use error::{Error, Result};
-pub use generate::{GenerateOptions, Generator};
+pub use generate::{ChunkSampler, GenerateOptions, Generator, Spent};
 pub use local::{LocalModel, LocalModelBranches, LocalModelCache};
 pub use model::{CalmModel, LanguageModel};
 pub use rollout::CalmRollout;

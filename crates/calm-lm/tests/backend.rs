@@ -192,7 +192,7 @@ fn the_same_draws_generate_the_same_text() {
         let model = model(&device);
         let sampler = BatchSampler::new(0.5, 8).unwrap();
         let options = GenerateOptions {
-            sampler,
+            sampler: sampler.into(),
             max_tokens: 12,
             end_of_text: 36,
             lead_in: &[],

@@ -26,7 +26,7 @@ pub(crate) fn write_samples(
         let sampler =
             BatchSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
         let options = GenerateOptions {
-            sampler,
+            sampler: sampler.into(),
             max_tokens: settings.tokens,
             end_of_text: run.tokenizer.end_of_text(),
             lead_in: &lead_in,

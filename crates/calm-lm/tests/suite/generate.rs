@@ -1,8 +1,10 @@
 //! Generation: prompts of any length, batches, stopping, the full window.
 
+use std::collections::HashMap;
+
 use burn::tensor::Device;
-use calm_likelihood_free::BatchSampler;
-use calm_lm::{Error, GenerateOptions, Generator};
+use calm_likelihood_free::{BatchSampler, ExactSampler, Otherwise};
+use calm_lm::{CalmModel, Error, GenerateOptions, Generator, Spent};
 use calm_nn::{Decoding, Limits, PromptError, Stop, chunk_tensor};
 
 use crate::{lively, tokens, without_noise};
@@ -10,7 +12,7 @@ use crate::{lively, tokens, without_noise};
 fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOptions<'static> {
     let sampler = BatchSampler::new(temperature, 12).unwrap();
     GenerateOptions {
-        sampler,
+        sampler: sampler.into(),
         max_tokens,
         end_of_text,
         lead_in: &[],
@@ -184,5 +186,104 @@ fn bad_prompts_are_refused() {
             })
         ),
         "{foreign}"
+    );
+}
+
+fn exactly(temperature: f64, budget: usize, seed: u64) -> GenerateOptions<'static> {
+    let sampler = ExactSampler::new(temperature, budget, Otherwise::Fail).unwrap();
+    GenerateOptions {
+        sampler: sampler.into(),
+        seed,
+        ..options(1.0, 2, NEVER)
+    }
+}
+
+/// Shares of the chunks that follow one prompt, and how many were drawn.
+fn shares(of: impl Fn(u64) -> GenerateOptions<'static>, runs: u64) -> HashMap<Vec<u32>, f64> {
+    let device = Device::flex();
+    let (config, mut model) = lively(2, &device);
+    // Few enough chunks to count.
+    let out = model.language_model.head.output_mut();
+    out.weight = out.weight.clone().map(|w| w * 0.3);
+    let prompts = vec![tokens(4, 1); 500];
+    let mut counts: HashMap<Vec<u32>, f64> = HashMap::new();
+    for seed in 0..runs {
+        let generator = Generator::new(&model, &config, &prompts, of(seed), &device).unwrap();
+        for chunk in generator.run() {
+            *counts.entry(chunk).or_default() += 1.0;
+        }
+    }
+    let all = counts.values().sum::<f64>();
+    counts.values_mut().for_each(|count| *count /= all);
+    counts
+}
+
+/// Chunks at T = 0.5 and 0.7 against what is drawn at 1, sharpened: closer in total variation than
+/// 500 * 8 draws of either could be apart by chance, and far from what is not sharpened.
+#[test]
+fn the_exact_sampler_sharpens_what_the_head_draws() {
+    let plain = shares(|seed| exactly(1.0, 1, seed), 40);
+    for temperature in [0.5, 0.7] {
+        let sharp = |p: f64| p.powf(1.0 / temperature);
+        let z: f64 = plain.values().map(|&p| sharp(p)).sum();
+        let found = shares(|seed| exactly(temperature, 4000, seed + 100), 8);
+        let apart = |expected: &dyn Fn(f64) -> f64| {
+            let seen: f64 = plain
+                .iter()
+                .map(|(chunk, &p)| (found.get(chunk).unwrap_or(&0.0) - expected(p)).abs())
+                .sum();
+            let unseen: f64 = found
+                .iter()
+                .filter(|(chunk, _)| !plain.contains_key(*chunk))
+                .map(|(_, q)| q)
+                .sum();
+            (seen + unseen) / 2.0
+        };
+        let (near, far) = (apart(&|p| sharp(p) / z), apart(&|p| p));
+        assert!(
+            near < 0.05,
+            "T = {temperature}: {near}, {} chunks",
+            plain.len()
+        );
+        assert!(far > 0.1, "T = {temperature}: {far}");
+    }
+}
+
+/// Where all draws are equal, an attempt is enough; where none are, the budget is spent and the batch
+/// rule chooses.
+#[test]
+fn what_exact_chunks_cost_is_told() {
+    let device = Device::flex();
+    let (config, mut model) = lively(2, &device);
+    let prompts = [tokens(4, 1), tokens(4, 2)];
+    let spent = |model: &CalmModel, temperature, budget| {
+        let options = exactly(temperature, budget, 3);
+        let mut generator = Generator::new(model, &config, &prompts, options, &device).unwrap();
+        generator.step();
+        generator.spent()
+    };
+    let of_batch = Generator::new(&model, &config, &prompts, options(0.5, 2, NEVER), &device);
+    let mut of_batch = of_batch.unwrap();
+    of_batch.step();
+    assert_eq!(
+        of_batch.spent(),
+        Spent {
+            chunks: 2,
+            draws: 24,
+            exact: 0
+        }
+    );
+    // Three equal draws and the factory's first can't come of a budget of four where 169 chunks can.
+    let flat = spent(&model, 0.3, 4);
+    assert_eq!((flat.chunks, flat.draws), (2, 8));
+    assert!(flat.exact < 2);
+    without_noise(&mut model);
+    assert_eq!(
+        spent(&model, 1.0 / 3.0, 100),
+        Spent {
+            chunks: 2,
+            draws: 6,
+            exact: 2
+        }
     );
 }

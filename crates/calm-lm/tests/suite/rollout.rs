@@ -86,7 +86,7 @@ fn rolled_out_pairs_are_distributed_as_generated_ones() {
     let prompts = vec![prefix; n];
     let sampler = BatchSampler::new(1.0, 1).unwrap();
     let options = GenerateOptions {
-        sampler,
+        sampler: sampler.into(),
         max_tokens: 4,
         end_of_text: 99,
         lead_in: &[],
