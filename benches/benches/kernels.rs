@@ -3,7 +3,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use calm_benches::{device, tokens};
-use calm_kernels::{AdamW, ArgmaxTable, Band, LocalKeys, Projection, normals, reference};
+use calm_kernels::{
+    AdamW, ArgmaxTable, Band, KeyedDraws, LocalKeys, Projection, normals, reference,
+};
 use divan::Bencher;
 
 /// Inside the pool, as the calm program works.
@@ -227,6 +229,13 @@ fn cross_entropy_2048_256_8192(bencher: Bencher, version: Version) {
     });
 }
 
+/// M = 100.
+const DRAWS: KeyedDraws = KeyedDraws {
+    count: 100,
+    key: 1,
+    antithetic: false,
+};
+
 /// N = 8, M = 100, l = 128.
 #[divan::bench(args = [Kernel, Plain], sample_count = 5, sample_size = 1)]
 fn energy_score_256_positions(bencher: Bencher, version: Version) {
@@ -236,8 +245,8 @@ fn energy_score_256_positions(bencher: Bencher, version: Version) {
     };
     both_ways(bencher, inputs, |(x, mean, log_std)| {
         let (attraction, repulsion) = match version {
-            Kernel => calm_kernels::gaussian_energy(x, mean, log_std, 100, 1, 1.0),
-            Plain => reference::gaussian_energy(x, mean, log_std, 100, 1, 1.0),
+            Kernel => calm_kernels::gaussian_energy(x, mean, log_std, DRAWS, 1.0),
+            Plain => reference::gaussian_energy(x, mean, log_std, DRAWS, 1.0),
         };
         attraction * 2.0 - repulsion
     });

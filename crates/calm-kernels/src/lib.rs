@@ -53,7 +53,7 @@ pub use attention::{
     Band, LocalKeys, cached_attention, cached_local_attention, causal_attention, local_attention,
 };
 pub use cross_entropy::{Projection, cross_entropy};
-pub use energy::gaussian_energy;
+pub use energy::{KeyedDraws, gaussian_energy};
 pub use linear::{MatmulPrecision, linear, precision_on, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
-use calm_kernels::{gaussian_energy, silu, silu_add, silu_gate_packed};
+use calm_kernels::{KeyedDraws, gaussian_energy, silu, silu_add, silu_gate_packed};
 use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, layer_norm, linear};
 
 use crate::{EnergyScore, GenerativeHead, HeadLoss, energy_score};
@@ -23,6 +23,9 @@ pub struct EnergyHeadConfig {
     pub samples: usize,
     /// Posterior draws per position in the loss, M (published: 100).
     pub posterior_samples: usize,
+    /// Whether they come in pairs that mirror each other (published: no): two such draws leave as
+    /// little variance in the gradient as 100 independent ones (docs/log.md).
+    pub antithetic: bool,
     /// Exponent of the energy score (published: 1); 0 < alpha < 2.
     pub alpha: f64,
 }
@@ -62,6 +65,7 @@ impl EnergyHeadConfig {
             noise_size: self.noise_size,
             samples: self.samples,
             posterior_samples: self.posterior_samples,
+            antithetic: self.antithetic,
             alpha: self.alpha,
         }
     }
@@ -152,6 +156,7 @@ pub struct EnergyHead {
     noise_size: usize,
     samples: usize,
     posterior_samples: usize,
+    antithetic: bool,
     alpha: f64,
 }
 
@@ -181,21 +186,33 @@ impl EnergyHead {
 
 impl GenerativeHead for EnergyHead {
     /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for a key of
-    /// the posterior draws, or where there is none for `M * positions * l` normal values.
+    /// the posterior draws, or where there is none for `M * positions * l` normal values (of antithetic
+    /// draws half as many).
     fn loss(&self, hidden: Tensor<2>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss {
         let samples = self.sample(hidden, self.samples, draws);
         let m = self.posterior_samples;
         let score = match draws.key() {
             Some(key) => {
                 let (mean, log_std) = (target.mean.clone(), target.log_std.clone());
+                let draws = KeyedDraws {
+                    count: m,
+                    key,
+                    antithetic: self.antithetic,
+                };
                 let (attraction, repulsion) =
-                    gaussian_energy(samples, mean, log_std, m, key, self.alpha);
+                    gaussian_energy(samples, mean, log_std, draws, self.alpha);
                 EnergyScore {
                     attraction,
                     repulsion,
                 }
             }
-            None => energy_score(samples, target.samples(m, draws), self.alpha),
+            None => {
+                let targets = match self.antithetic {
+                    true => target.antithetic_samples(m, draws),
+                    false => target.samples(m, draws),
+                };
+                energy_score(samples, targets, self.alpha)
+            }
         };
         HeadLoss {
             total: score.loss().mean(),

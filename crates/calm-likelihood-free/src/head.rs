@@ -65,6 +65,9 @@ pub struct HeadSettings {
     pub samples: usize,
     /// Energy: posterior draws per position in the loss, M (published: 100).
     pub posterior_samples: usize,
+    /// Energy: whether they come in pairs that mirror each other (published: no).
+    #[serde(default)]
+    pub antithetic: bool,
     /// Energy: exponent of the score (published: 1); 0 < alpha < 2.
     pub alpha: f64,
     /// Flow: solver.
@@ -102,6 +105,7 @@ impl Default for HeadSettings {
             noise_size: 64,
             samples: 8,
             posterior_samples: 100,
+            antithetic: false,
             alpha: 1.0,
             flow_solver: Solver::Midpoint,
             flow_steps: flow_steps(),
@@ -134,6 +138,7 @@ impl HeadConfig {
             noise_size: s.noise_size,
             samples: s.samples,
             posterior_samples: s.posterior_samples,
+            antithetic: s.antithetic,
             alpha: s.alpha,
         }
     }

@@ -22,11 +22,26 @@ impl Posterior {
     /// `m` draws for each chunk, `mean + exp(log_std) * eps`, `[m, chunks, l]`; asks for
     /// `m * chunks * l` normal values.
     pub fn samples(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
+        self.at(self.eps(m, draws))
+    }
+
+    /// `m` draws of which every second mirrors the one before, `-eps`; asks for
+    /// `ceil(m / 2) * chunks * l` normal values.
+    pub fn antithetic_samples(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
+        let own = m.div_ceil(2);
+        let eps = self.eps(own, draws).unsqueeze_dim::<4>(1);
+        let [_, _, chunks, l] = eps.dims();
+        let both = Tensor::cat(vec![eps.clone(), -eps], 1).reshape([2 * own, chunks, l]);
+        self.at(both.narrow(0, 0, m))
+    }
+
+    fn eps(&self, m: usize, draws: &mut dyn Draws) -> Tensor<3> {
         let [chunks, l] = self.mean.dims();
-        let device = self.mean.device();
-        let eps = draws
-            .normal(m * chunks * l, &device)
-            .reshape([m, chunks, l]);
+        let values = draws.normal(m * chunks * l, &self.mean.device());
+        values.reshape([m, chunks, l])
+    }
+
+    fn at(&self, eps: Tensor<3>) -> Tensor<3> {
         eps * self.log_std.clone().exp().unsqueeze_dim(0) + self.mean.clone().unsqueeze_dim(0)
     }
 

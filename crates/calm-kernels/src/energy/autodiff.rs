@@ -3,7 +3,7 @@
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::{Backend, tensor::FloatTensor};
 
-use super::EnergyOps;
+use super::{EnergyOps, KeyedDraws};
 use crate::autodiff::{first_order, record};
 
 impl<B: Backend + EnergyOps, C: CheckpointStrategy> EnergyOps for Autodiff<B, C> {
@@ -11,8 +11,7 @@ impl<B: Backend + EnergyOps, C: CheckpointStrategy> EnergyOps for Autodiff<B, C>
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self> {
         let inputs = [samples.node()];
@@ -21,14 +20,11 @@ impl<B: Backend + EnergyOps, C: CheckpointStrategy> EnergyOps for Autodiff<B, C>
             inputs,
             |keep| {
                 let tensors = || [samples.clone(), mean.clone(), log_std.clone()];
-                let saved = keep.then(|| (tensors(), (draws, key, alpha)));
-                (
-                    B::calm_energy(samples, mean, log_std, draws, key, alpha),
-                    saved,
-                )
+                let saved = keep.then(|| (tensors(), (draws, alpha)));
+                (B::calm_energy(samples, mean, log_std, draws, alpha), saved)
             },
-            |([samples, mean, log_std], (draws, key, alpha)), grad, _| {
-                let grad = B::calm_energy_backward(samples, mean, log_std, grad, draws, key, alpha);
+            |([samples, mean, log_std], (draws, alpha)), grad, _| {
+                let grad = B::calm_energy_backward(samples, mean, log_std, grad, draws, alpha);
                 [Some(grad)]
             },
         )
@@ -37,7 +33,7 @@ impl<B: Backend + EnergyOps, C: CheckpointStrategy> EnergyOps for Autodiff<B, C>
     first_order! {
         calm_energy_backward(
             FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>,
-            usize, u64, f32,
+            KeyedDraws, f32,
         ) -> FloatTensor<Self>;
     }
 }

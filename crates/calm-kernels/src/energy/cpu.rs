@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::COINCIDE;
+use super::{COINCIDE, KeyedDraws};
 use crate::philox::{fill_normals, ln};
 use calm_gemm::Shared;
 use calm_gemm::lanes::exp;
@@ -19,8 +19,7 @@ pub(super) struct Problem<'a> {
     pub log_std: &'a [f32],
     pub positions: usize,
     pub l: usize,
-    pub draws: usize,
-    pub key: u64,
+    pub draws: KeyedDraws,
     pub alpha: f32,
 }
 
@@ -38,10 +37,12 @@ impl Problem<'_> {
 
     /// Draw `m` of position `p`.
     fn draw(&self, m: usize, p: usize, y: &mut [f32]) {
-        let first = (m * self.positions + p) * self.l;
-        fill_normals(self.key, first as u64, y);
+        let fold = self.draws.fold();
+        let first = (m / fold * self.positions + p) * self.l;
+        fill_normals(self.draws.key, first as u64, y);
         let row = p * self.l..(p + 1) * self.l;
-        place(&self.mean[row.clone()], &self.log_std[row], y);
+        let sign = if m.is_multiple_of(fold) { 1.0 } else { -1.0 };
+        place(&self.mean[row.clone()], &self.log_std[row], sign, y);
     }
 
     /// Attraction, then repulsion, `[2, positions]`.
@@ -54,7 +55,7 @@ impl Problem<'_> {
                 |(x, y), p| {
                     self.gather(p, x);
                     let mut attraction = 0.0;
-                    for m in 0..self.draws {
+                    for m in 0..self.draws.count {
                         self.draw(m, p, y);
                         for x in x.chunks_exact(l) {
                             attraction += distance(x, y, self.alpha);
@@ -68,7 +69,7 @@ impl Problem<'_> {
                         }
                     }
                     [
-                        attraction / (n * self.draws) as f32,
+                        attraction / (n * self.draws.count) as f32,
                         2.0 * repulsion / (n * (n - 1)) as f32,
                     ]
                 },
@@ -87,8 +88,8 @@ impl Problem<'_> {
             |(x, dx, y), p| {
                 self.gather(p, x);
                 dx.fill(0.0);
-                let weight = grad[p] / (n * self.draws) as f32;
-                for m in 0..self.draws {
+                let weight = grad[p] / (n * self.draws.count) as f32;
+                for m in 0..self.draws.count {
                     self.draw(m, p, y);
                     for (x, dx) in x.chunks_exact(l).zip(dx.chunks_exact_mut(l)) {
                         pull(x, y, self.alpha, weight, dx);
@@ -112,9 +113,9 @@ impl Problem<'_> {
 
 simd! {
     // Standard normal numbers become draws.
-    fn place(mean: &[f32], log_std: &[f32], y: &mut [f32]) {
+    fn place(mean: &[f32], log_std: &[f32], sign: f32, y: &mut [f32]) {
         for ((y, mean), &log_std) in y.iter_mut().zip(mean).zip(log_std) {
-            *y = *y * exp(log_std) + mean;
+            *y = *y * (sign * exp(log_std)) + mean;
         }
     }
 }

@@ -6,7 +6,7 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-use super::{COINCIDE, EnergyOps};
+use super::{COINCIDE, EnergyOps, KeyedDraws};
 use crate::cube::philox::normals;
 use crate::cube::{empty, floats, len, per_row, scratch, sum};
 
@@ -50,6 +50,8 @@ struct Place {
     blocks: u32,
     key_low: u32,
     key_high: u32,
+    /// Draws that share one eps, but for its sign: 1 or 2.
+    fold: u32,
 }
 
 #[cube]
@@ -66,8 +68,13 @@ impl Place {
 
     /// The four numbers of a draw's block.
     fn eps(&self, draw: u32, block: u32) -> Array<f32> {
-        let counter = (draw * self.positions + self.p) * self.blocks + block;
+        let counter = (draw / self.fold * self.positions + self.p) * self.blocks + block;
         normals(self.key_low, self.key_high, counter)
+    }
+
+    /// What they are multiplied by.
+    fn sign(&self, draw: u32) -> f32 {
+        1.0f32 - 2.0f32 * f32::cast_from(draw % self.fold)
     }
 }
 
@@ -86,12 +93,13 @@ fn to_draw(
     for i in 0..n {
         squared[i] = 0.0f32;
     }
+    let sign = place.sign(draw);
     for block in 0..place.blocks {
         let eps = place.eps(draw, block);
         let row = place.row(block);
         #[unroll]
         for j in 0..4usize {
-            let y = mean[row + j] + std[row + j] * eps[j];
+            let y = mean[row + j] + std[row + j] * sign * eps[j];
             #[unroll]
             for i in 0..n {
                 let off = samples[i * place.stride() + row + j] - y;
@@ -127,6 +135,7 @@ fn values(
     draws: u32,
     key_low: u32,
     key_high: u32,
+    fold: u32,
     alpha: f32,
     #[comptime] n: usize,
     #[comptime] plain: bool,
@@ -140,6 +149,7 @@ fn values(
             blocks,
             key_low,
             key_high,
+            fold,
         };
         let mut attraction = 0.0f32.runtime();
         let mut draw = UNIT_POS;
@@ -184,6 +194,7 @@ fn gradient(
     draws: u32,
     key_low: u32,
     key_high: u32,
+    fold: u32,
     alpha: f32,
     #[comptime] n: usize,
     #[comptime] plain: bool,
@@ -197,6 +208,7 @@ fn gradient(
             blocks,
             key_low,
             key_high,
+            fold,
         };
         let unit = UNIT_POS as usize;
         let pull = grad[p as usize] / (f32::cast_from(n) * f32::cast_from(draws));
@@ -275,9 +287,10 @@ fn add_pulls(
     }
     for m in 0..some {
         let eps = place.eps(first + m, block);
+        let sign = place.sign(first + m);
         #[unroll]
         for j in 0..4usize {
-            let y = mean[row + j] + std[row + j] * eps[j];
+            let y = mean[row + j] + std[row + j] * sign * eps[j];
             #[unroll]
             for i in 0..n {
                 let off = samples[i * place.stride() + row + j] - y;
@@ -326,8 +339,7 @@ impl EnergyOps for CubeBackend {
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self> {
         let problem = Problem::new(samples, mean, log_std);
@@ -345,9 +357,10 @@ impl EnergyOps for CubeBackend {
                 out.clone().into_buffer_arg(),
                 problem.positions as u32,
                 problem.blocks as u32,
-                draws as u32,
-                key as u32,
-                (key >> 32) as u32,
+                draws.count as u32,
+                draws.key as u32,
+                (draws.key >> 32) as u32,
+                draws.fold() as u32,
                 alpha,
                 problem.n,
                 alpha == 1.0,
@@ -361,8 +374,7 @@ impl EnergyOps for CubeBackend {
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self> {
         let problem = Problem::new(samples, mean, log_std);
@@ -382,9 +394,10 @@ impl EnergyOps for CubeBackend {
                 dx.clone().into_buffer_arg(),
                 problem.positions as u32,
                 problem.blocks as u32,
-                draws as u32,
-                key as u32,
-                (key >> 32) as u32,
+                draws.count as u32,
+                draws.key as u32,
+                (draws.key >> 32) as u32,
+                draws.fold() as u32,
                 alpha,
                 problem.n,
                 alpha == 1.0,

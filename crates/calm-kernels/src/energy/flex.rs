@@ -2,7 +2,7 @@
 
 use burn::backend::{Flex, tensor::FloatTensor};
 
-use super::{EnergyOps, cpu::Problem};
+use super::{EnergyOps, KeyedDraws, cpu::Problem};
 use crate::cpu::tensor::{Floats, filled, tensor};
 
 impl EnergyOps for Flex {
@@ -10,12 +10,11 @@ impl EnergyOps for Flex {
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self> {
         let [samples, mean, log_std] = [samples, mean, log_std].map(Floats::new);
-        let problem = problem(&samples, &mean, &log_std, draws, key, alpha);
+        let problem = problem(&samples, &mean, &log_std, draws, alpha);
         tensor(problem.values(), [2, problem.positions])
     }
 
@@ -24,12 +23,11 @@ impl EnergyOps for Flex {
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self> {
         let [samples, mean, log_std, grad] = [samples, mean, log_std, grad].map(Floats::new);
-        let problem = problem(&samples, &mean, &log_std, draws, key, alpha);
+        let problem = problem(&samples, &mean, &log_std, draws, alpha);
         let out = filled(samples.len(), |out| problem.gradient(&grad, out));
         tensor(out, samples.shape().clone())
     }
@@ -39,8 +37,7 @@ fn problem<'a>(
     samples: &'a Floats,
     mean: &'a Floats,
     log_std: &'a Floats,
-    draws: usize,
-    key: u64,
+    draws: KeyedDraws,
     alpha: f32,
 ) -> Problem<'a> {
     Problem {
@@ -50,7 +47,6 @@ fn problem<'a>(
         positions: mean.shape()[0],
         l: mean.width(),
         draws,
-        key,
         alpha,
     }
 }

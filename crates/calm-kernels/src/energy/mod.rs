@@ -7,10 +7,46 @@ mod cube;
 mod flex;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::philox::normals;
 use crate::{has_kernel, on_flex};
+
+/// Draws of a Gaussian whose standard normal numbers `eps` are those of a key (see [`normals`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedDraws {
+    /// How many, M.
+    pub count: usize,
+    /// The key.
+    pub key: u64,
+    /// Whether every second draw mirrors the one before, `-eps`: what is odd in `eps` cancels. Of an
+    /// energy score whose Gaussian is narrow beside its distances that is nearly all
+    /// of the draws' variance (docs/log.md).
+    pub antithetic: bool,
+}
+
+impl KeyedDraws {
+    /// Draws that share one `eps`, but for its sign.
+    fn fold(&self) -> usize {
+        if self.antithetic { 2 } else { 1 }
+    }
+
+    /// All `eps`, `[count, positions, l]`.
+    fn eps(&self, positions: usize, l: usize, device: &Device) -> Tensor<3> {
+        let own = self.count.div_ceil(self.fold());
+        let eps = TensorData::new(
+            normals(self.key, own * positions * l),
+            [own, 1, positions * l],
+        );
+        let eps = Tensor::<3>::from_data(eps, device);
+        let all = match self.antithetic {
+            true => Tensor::cat(vec![eps.clone(), -eps], 1),
+            false => eps,
+        };
+        let all = all.reshape([own * self.fold(), positions, l]);
+        all.narrow(0, 0, self.count)
+    }
+}
 
 /// Backends with a fused energy score.
 #[backend_extension(
@@ -26,8 +62,7 @@ pub trait EnergyOps: Backend {
         samples: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self>;
 
@@ -38,8 +73,7 @@ pub trait EnergyOps: Backend {
         mean: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        draws: usize,
-        key: u64,
+        draws: KeyedDraws,
         alpha: f32,
     ) -> FloatTensor<Self>;
 }
@@ -48,9 +82,9 @@ pub trait EnergyOps: Backend {
 /// `||x_n - y_m||^alpha` over all pairs and the mean of `||x_n - x_k||^alpha` over all pairs of
 /// different samples.
 ///
-/// `y_m = mean + exp(log_std) * eps_m` are `draws` draws whose `eps` are the numbers of `key` (see
-/// [`normals`]): number `(m * positions + p) * l + j` belongs to draw m, position p, dimension j.
-/// They are made in registers and never stored. Coinciding points have distance 0 and gradient 0.
+/// `y_m = mean + exp(log_std) * eps_m`: number `(m * positions + p) * l + j` of the key belongs to draw
+/// m, position p, dimension j; of antithetic draws m counts pairs. They are made in registers and never
+/// stored. Coinciding points have distance 0 and gradient 0.
 ///
 /// # Shapes
 /// - samples: `[N, positions, l]`, N >= 2, l a multiple of 4
@@ -63,8 +97,7 @@ pub fn gaussian_energy(
     samples: Tensor<3>,
     mean: Tensor<2>,
     log_std: Tensor<2>,
-    draws: usize,
-    key: u64,
+    draws: KeyedDraws,
     alpha: f64,
 ) -> (Tensor<1>, Tensor<1>) {
     let [n, positions, l] = samples.dims();
@@ -74,17 +107,16 @@ pub fn gaussian_energy(
         ([positions, l], [positions, l])
     );
     // The kernels of GPUs have room for so many samples, and count draws in 32 bits.
-    let fits =
-        on_flex(&samples.device()) || n <= 32 && u32::try_from(draws * positions * (l / 4)).is_ok();
+    let fits = on_flex(&samples.device())
+        || n <= 32 && u32::try_from(draws.count * positions * (l / 4)).is_ok();
     if !has_kernel(&samples) || !l.is_multiple_of(4) || !fits {
-        return gaussian_energy_reference(samples, mean, log_std, draws, key, alpha);
+        return gaussian_energy_reference(samples, mean, log_std, draws, alpha);
     }
     let both = <Dispatch as EnergyOps>::calm_energy(
         samples.into_dispatch(),
         mean.into_dispatch(),
         log_std.into_dispatch(),
         draws,
-        key,
         alpha as f32,
     );
     let both = Tensor::<2>::from_dispatch(both);
@@ -97,13 +129,11 @@ pub fn gaussian_energy_reference(
     samples: Tensor<3>,
     mean: Tensor<2>,
     log_std: Tensor<2>,
-    draws: usize,
-    key: u64,
+    draws: KeyedDraws,
     alpha: f64,
 ) -> (Tensor<1>, Tensor<1>) {
     let [n, positions, l] = samples.dims();
-    let eps = TensorData::new(normals(key, draws * positions * l), [draws, positions, l]);
-    let eps = Tensor::<3>::from_data(eps, &samples.device());
+    let eps = draws.eps(positions, l, &samples.device());
     let targets = (eps * log_std.exp().unsqueeze_dim(0) + mean.unsqueeze_dim(0)).detach();
     let mean_distance = |y: Tensor<3>, pairs: usize| {
         let difference = samples.clone().unsqueeze_dim::<4>(1) - y.unsqueeze_dim::<4>(0);
@@ -119,7 +149,7 @@ pub fn gaussian_energy_reference(
         distance.sum_dims(&[0, 1]).reshape([positions]) / pairs as f64
     };
     (
-        mean_distance(targets, n * draws),
+        mean_distance(targets, n * draws.count),
         mean_distance(samples.clone(), n * (n - 1)),
     )
 }

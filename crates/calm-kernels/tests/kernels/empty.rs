@@ -52,7 +52,12 @@ fn all_of_them() {
         [2, 0, 4],
     );
     let x = wide(3, 4);
-    let (attraction, _) = gaussian_energy(x, rows(4), rows(4), 5, 1, 1.0);
+    let draws = KeyedDraws {
+        count: 5,
+        key: 1,
+        antithetic: false,
+    };
+    let (attraction, _) = gaussian_energy(x, rows(4), rows(4), draws, 1.0);
     assert_eq!(attraction.dims(), [0]);
 }
 

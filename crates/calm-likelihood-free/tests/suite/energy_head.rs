@@ -16,6 +16,7 @@ fn small() -> EnergyHeadConfig {
         noise_size: 5,
         samples: 4,
         posterior_samples: 7,
+        antithetic: false,
         alpha: 1.0,
     }
 }
@@ -155,6 +156,84 @@ fn the_loss_is_the_score_of_its_parts_drawn_in_the_documented_order() -> Result<
     assert_eq!(names, ["attraction", "repulsion"]);
     close(loss.parts[0].1.clone(), score.attraction.mean());
     close(loss.parts[1].1.clone(), score.repulsion.mean());
+    Ok(())
+}
+
+/// By key and by numbers: every second draw mirrors the one before, an odd last one stands alone.
+#[test]
+fn antithetic_draws_mirror_each_other() {
+    let device = Device::flex();
+    let target = target(&device);
+    let eps = RandomStream::new(5).normal(2 * 18);
+    let drawn = values(target.antithetic_samples(3, &mut Replay::new([eps.clone()])));
+    let alone = values(target.samples(2, &mut Replay::new([eps])));
+    let mean = values(target.mean);
+    for i in 0..18 {
+        let [first, mirrored, next] = [drawn[i], drawn[18 + i], drawn[36 + i]];
+        approx::assert_abs_diff_eq!(first, alone[i], epsilon = 1e-6);
+        approx::assert_abs_diff_eq!(first + mirrored, 2.0 * mean[i], epsilon = 1e-5);
+        approx::assert_abs_diff_eq!(next, alone[18 + i], epsilon = 1e-6);
+    }
+}
+
+/// Of a narrow posterior two antithetic draws leave less variance in the gradient than 16 independent
+/// ones, about the same mean.
+#[test]
+fn two_antithetic_draws_do_what_sixteen_do() -> Result<(), FixtureError> {
+    let device = Device::flex();
+    let f = Fixture::load("energy_head")?;
+    let narrow = calm_nn::Posterior {
+        log_std: target(&device).log_std - 2.0,
+        ..target(&device)
+    };
+    let hidden = f.tensor::<2>("inputs/hidden", &device)?;
+    let autodiff = device.clone().autodiff();
+    let uniform = RandomStream::new(3).uniform(4 * 3 * 5);
+    let repeats = 60;
+    let spread = |m: usize, antithetic: bool| -> Result<(Vec<f64>, f64), FixtureError> {
+        let mut head = reference(&f, &autodiff)?;
+        let config = EnergyHeadConfig {
+            posterior_samples: m,
+            antithetic,
+            blocks: 2,
+            ..small()
+        };
+        head = config
+            .init(&mut Init::new(0, &autodiff))
+            .load_record(head.into_record());
+        let own = if antithetic { m / 2 } else { m };
+        let gradients: Vec<Vec<f64>> = (0..repeats)
+            .map(|seed| {
+                // The head's own noise is held; the posterior's numbers change.
+                let normal = RandomStream::new(seed).normal(own * 18);
+                let mut draws = Replay::new([uniform.clone(), normal]);
+                let h = Tensor::from_inner(hidden.clone()).require_grad();
+                let lifted = calm_nn::Posterior {
+                    mean: Tensor::from_inner(narrow.mean.clone()),
+                    log_std: Tensor::from_inner(narrow.log_std.clone()),
+                };
+                let loss = head.loss(h.clone(), &lifted, &mut draws).total;
+                values(h.grad(&loss.backward()).expect("a gradient"))
+            })
+            .collect();
+        let n = repeats as f64;
+        let mean: Vec<f64> = (0..24)
+            .map(|i| gradients.iter().map(|g| g[i]).sum::<f64>() / n)
+            .collect();
+        let scatter = gradients
+            .iter()
+            .flat_map(|g| g.iter().zip(&mean).map(|(x, m)| (x - m).powi(2)))
+            .sum::<f64>();
+        Ok((mean, scatter / (n - 1.0)))
+    };
+    let (mean, scatter) = spread(2, true)?;
+    let (expected, of_sixteen) = spread(16, false)?;
+    assert!(scatter < of_sixteen, "{scatter}, of sixteen {of_sixteen}");
+    // Five standard errors of the two means' difference.
+    let error = 5.0 * ((scatter + of_sixteen) / repeats as f64).sqrt();
+    for (a, b) in mean.iter().zip(&expected) {
+        approx::assert_abs_diff_eq!(*a, *b, epsilon = error);
+    }
     Ok(())
 }
 
