@@ -26,7 +26,8 @@ pub struct EnergyHeadConfig {
     /// Whether they come in pairs that mirror each other (published: no): two such draws leave as
     /// little variance in the gradient as 100 independent ones (docs/log.md).
     pub antithetic: bool,
-    /// Exponent of the energy score (published: 1); 0 < alpha < 2.
+    /// Exponent of the energy score (published: 1); 0 < alpha <= 2. At 2 the score is no longer strictly
+    /// proper: any distribution of the right mean has the least, and the paper's model learns nothing.
     pub alpha: f64,
 }
 
@@ -43,9 +44,8 @@ impl EnergyHeadConfig {
         ConfigError::positive("posterior_samples", self.posterior_samples)?;
         let n = self.samples as f64;
         ConfigError::range("samples", n, n >= 2.0, "N >= 2: samples repel each other")?;
-        // At 2 the score is no longer strictly proper: the mean alone would minimise it.
-        let inside = self.alpha > 0.0 && self.alpha < 2.0;
-        ConfigError::range("alpha", self.alpha, inside, "0 < alpha < 2")
+        let inside = self.alpha > 0.0 && self.alpha <= 2.0;
+        ConfigError::range("alpha", self.alpha, inside, "0 < alpha <= 2")
     }
 
     /// The head with fresh weights; its last layer is zero.

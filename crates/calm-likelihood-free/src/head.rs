@@ -68,7 +68,7 @@ pub struct HeadSettings {
     /// Energy: whether they come in pairs that mirror each other (published: no).
     #[serde(default)]
     pub antithetic: bool,
-    /// Energy: exponent of the score (published: 1); 0 < alpha < 2.
+    /// Energy: exponent of the score (published: 1); 0 < alpha <= 2, strictly proper below 2.
     pub alpha: f64,
     /// Flow: solver.
     #[serde(default)]

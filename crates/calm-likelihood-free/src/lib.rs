@@ -29,7 +29,7 @@ mod head;
 mod mixture;
 mod sampler;
 
-pub use calm_nn::MAX_N;
+pub use calm_nn::{Draws, HostDraws, MAX_N, Posterior, RandomStream};
 
 pub use brier::{
     BrierAccumulator, BrierEstimate, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
@@ -51,3 +51,8 @@ pub use sampler::{BatchSampler, ChunkSource, SamplerError};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
+
+/// The crate's own.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct CrateReadme;
