@@ -97,7 +97,7 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
                        has no probabilities to cut (a run's baseline: --baseline)";
         return Err(CliError::Usage(message.to_owned()));
     }
-    let sampler = sampler(args).map_err(calm_lm::Error::from)?;
+    let sampler = sampler(args)?;
     let tokenizer = checkpoint.tokenizer();
     let model = checkpoint.load(device)?;
     let options = GenerateOptions {
@@ -126,13 +126,17 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
     Ok(())
 }
 
-fn sampler(args: &Args) -> std::result::Result<ChunkSampler, SamplerError> {
-    Ok(match args.exact {
-        true => {
-            let budget = args.pool.unwrap_or(2000);
-            ExactSampler::new(args.temperature, budget, Otherwise::Batch)?.into()
+fn sampler(args: &Args) -> Result<ChunkSampler> {
+    let pool = |otherwise| args.pool.unwrap_or(otherwise);
+    let sampler = match args.exact {
+        true => ExactSampler::new(args.temperature, pool(2000), Otherwise::Batch).map(Into::into),
+        false => BatchSampler::new(args.temperature, pool(200)).map(Into::into),
+    };
+    sampler.map_err(|e| match e {
+        SamplerError::NotReciprocal { .. } if args.temperature > 0.0 && args.temperature < 1.0 => {
+            CliError::Usage(format!("{e}; --exact serves any from 0 to 1"))
         }
-        false => BatchSampler::new(args.temperature, args.pool.unwrap_or(200))?.into(),
+        e => calm_lm::Error::from(e).into(),
     })
 }
 

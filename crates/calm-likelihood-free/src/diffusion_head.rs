@@ -134,7 +134,7 @@ impl Schedule {
     }
 }
 
-/// Denoising diffusion with learned variances (arXiv 2102.09672; CALM, section 4.3's alternative to
+/// Denoising diffusion with learned variances (arXiv 2102.09672; one of CALM's alternatives to
 /// the energy head): 1,000 steps, cosine schedule, the network names the noise and where between beta
 /// and the posterior's variance that of the reverse step lies.
 #[derive(Module, Debug)]

@@ -69,7 +69,7 @@ impl FlowHeadConfig {
     }
 }
 
-/// Flow matching (arXiv 2210.02747; CALM, section 4.3's alternative to the energy head): the straight
+/// Flow matching (arXiv 2210.02747; one of CALM's alternatives to the energy head): the straight
 /// path `x_t = (1 - t) x_0 + t x_1` from noise x_0 to a latent x_1 has the velocity `x_1 - x_0`,
 /// whose mean at x_t the network learns.
 #[derive(Module, Debug)]

@@ -35,7 +35,16 @@ fn a_run_can_be_sampled_scored_and_reported() {
     success(&generate(&[]));
 
     let temperature = failure(&generate(&["--temperature", "0.7"]));
-    assert!(temperature.contains("1/n"), "{temperature}");
+    assert!(
+        temperature.contains("1/n") && temperature.contains("--exact"),
+        "{temperature}"
+    );
+    let exact = generate(&["--temperature", "0.7", "--exact"]);
+    let told = String::from_utf8_lossy(&exact.stderr).into_owned();
+    success(&exact);
+    assert!(told.contains("draws a chunk"), "{told}");
+    let hot = failure(&generate(&["--temperature", "1.5", "--exact"]));
+    assert!(hot.contains("outside (0, 1]"), "{hot}");
     let long = "river ".repeat(40);
     let message = failure(&generate(&["--prompt", &long]));
     assert!(message.contains("window of 16"), "{message}");
