@@ -236,22 +236,21 @@ pub fn run(args: Args) -> Result<()> {
             let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
             let (w, on) = (window_tokens, &mut *on_window);
             let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(WHOLE);
-            let bound = args.bound.map(|draws| {
-                let beside = run.as_ref().and_then(token_model_of);
-                bound_record(
-                    &model,
-                    beside.as_ref(),
-                    &windows,
-                    draws,
-                    &scoring,
-                    on_window,
-                )
-            });
+            let bound = match args.bound {
+                None => None,
+                Some(draws) => {
+                    let beside = run.as_ref().map(token_model_of).transpose()?.flatten();
+                    let beside = beside.as_ref();
+                    let record =
+                        bound_record(&model, beside, &windows, draws, &scoring, on_window)?;
+                    Some(record)
+                }
+            };
             ModelRecord::Calm {
                 token_accuracy: rebuilt.token_accuracy,
                 noisy_token_accuracy: rebuilt.noisy_token_accuracy,
                 scores: (&report).into(),
-                bound: bound.transpose()?,
+                bound,
             }
         }
         AnyCheckpoint::Baseline(checkpoint) => {
@@ -327,10 +326,12 @@ fn token_record<M: NextToken>(
 }
 
 /// The token model that was trained in the same run, if one was.
-fn token_model_of(run: &RunDir) -> Option<BaselineCheckpoint> {
-    calm_train::baseline_checkpoint(run)
-        .ok()
-        .map(|newest| newest.checkpoint)
+fn token_model_of(run: &RunDir) -> Result<Option<BaselineCheckpoint>> {
+    match calm_train::baseline_checkpoint(run) {
+        Ok(newest) => Ok(Some(newest.checkpoint)),
+        Err(calm_train::Error::Model(calm_lm::Error::NoCheckpoint { .. })) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn bound_record(

@@ -35,8 +35,8 @@ pub struct Args {
     /// [default: 2000].
     #[arg(long)]
     pool: Option<usize>,
-    /// CALM: sample without bias, by rejection; where --pool draws don't suffice for a chunk, the
-    /// batch rule chooses it from them.
+    /// CALM: sample by rejection, without bias but for the chunks that --pool draws don't suffice for:
+    /// of these the batch rule chooses one.
     #[arg(long)]
     exact: bool,
     /// Seed of all draws.
@@ -109,15 +109,16 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
     };
     let mut generator = Generator::new(&model, checkpoint.config(), prompts, options, device)?;
     if prompts.len() > 1 {
-        return print_all(&args.prompt, generator.run(), tokenizer);
+        print_all(&args.prompt, generator.finish(), tokenizer)?;
+    } else {
+        stream(&args.prompt[0], tokenizer, || {
+            (!generator.is_done()).then(|| generator.step().remove(0))
+        })?;
     }
-    stream(&args.prompt[0], tokenizer, || {
-        (!generator.is_done()).then(|| generator.step().remove(0))
-    })?;
     if args.exact {
         let spent = generator.spent();
         tell(&format!(
-            "{:.1} draws a chunk; {} of {} chunks exact, the others by the batch rule",
+            "{:.1} draws a chunk; {} of {} chunks accepted, the others chosen by the batch rule",
             spent.draws as f64 / spent.chunks.max(1) as f64,
             spent.exact,
             spent.chunks
@@ -134,7 +135,7 @@ fn sampler(args: &Args) -> Result<ChunkSampler> {
     };
     sampler.map_err(|e| match e {
         SamplerError::NotReciprocal { .. } if args.temperature > 0.0 && args.temperature < 1.0 => {
-            CliError::Usage(format!("{e}; --exact serves any from 0 to 1"))
+            CliError::Usage(format!("{e}; --exact serves any above 0 and up to 1"))
         }
         e => calm_lm::Error::from(e).into(),
     })

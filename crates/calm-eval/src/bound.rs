@@ -39,7 +39,8 @@ pub struct BoundReport {
     pub chunks: usize,
 }
 
-/// Probabilities that are held at once: 64 MiB of f32.
+/// Probabilities of the chunks that are scored together, of one at least: 64 MiB of f32. About four such
+/// tensors live at once.
 const PROBABILITIES_AT_ONCE: usize = 1 << 24;
 
 /// Scores `model` (without autodiff, on `device`) on `windows` by `draws` draws of the head a chunk.

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use calm_kernels::silu;
-use calm_nn::{Init, LAYER_NORM_EPS, layer_norm, linear};
+use calm_nn::{ConfigError, Init, LAYER_NORM_EPS, layer_norm, linear};
 
 /// Sizes of a [`Denoiser`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,16 @@ impl DenoiserConfig {
             modulation: init.linear_zero(d, 2 * d),
             output: init.linear_zero(d, self.outputs * l),
         }
+    }
+
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// Names the field that is 0.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        ConfigError::positive("hidden_size", self.hidden_size)?;
+        ConfigError::positive("latent_size", self.latent_size)?;
+        ConfigError::positive("blocks", self.blocks)
     }
 
     /// Parameters.

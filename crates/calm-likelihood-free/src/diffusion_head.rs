@@ -4,7 +4,7 @@ use std::f64::consts::{LN_2, PI};
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
-use calm_nn::{Draws, Init, Posterior};
+use calm_nn::{ConfigError, Draws, Init, Posterior};
 use serde::{Deserialize, Serialize};
 
 use crate::denoiser::{Denoiser, DenoiserConfig, parts};
@@ -60,6 +60,18 @@ impl DiffusionHeadConfig {
             blocks: self.blocks,
             outputs: 2,
         }
+    }
+
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.denoiser().validate()?;
+        ConfigError::positive("samples", self.copies)?;
+        let inside = (2..=DIFFUSION_TIMES).contains(&self.steps);
+        ConfigError::range("diffusion_steps", self.steps as f64, inside, "2 to 1000")?;
+        ConfigError::range("diffusion_clip", self.clip, self.clip >= 0.0, "0 or more")
     }
 
     /// The head with fresh weights.
@@ -233,6 +245,9 @@ impl DiffusionHead {
     /// - hidden: `[positions, d]`
     /// - start, output: `[n, positions, l]`
     /// - noise: of every step but that at time 0, in the order of the steps, `[n, positions, l]`
+    ///
+    /// # Panics
+    /// Unless there are 2 to [`DIFFUSION_TIMES`] steps.
     pub fn denoise(
         &self,
         hidden: Tensor<2>,
@@ -240,6 +255,10 @@ impl DiffusionHead {
         steps: usize,
         mut noise: impl FnMut() -> Tensor<3>,
     ) -> Tensor<3> {
+        assert!(
+            (2..=DIFFUSION_TIMES).contains(&steps),
+            "{steps} steps of a sampler"
+        );
         let (schedule, device) = (Schedule::respaced(steps), start.device());
         let condition = self.net.condition(hidden);
         (0..steps).rev().fold(start, |x, i| {

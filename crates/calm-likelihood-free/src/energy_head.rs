@@ -23,8 +23,9 @@ pub struct EnergyHeadConfig {
     pub samples: usize,
     /// Posterior draws per position in the loss, M (published: 100).
     pub posterior_samples: usize,
-    /// Whether they come in pairs that mirror each other (published: no): two such draws leave as
-    /// little variance in the gradient as 100 independent ones (docs/log.md).
+    /// Whether they come in pairs that mirror each other (published: no): of a
+    /// narrow posterior two such draws leave as little variance in the gradient as many independent ones
+    /// (in a trained `nano` as 100 do; docs/log.md).
     pub antithetic: bool,
     /// Exponent of the energy score (published: 1); 0 < alpha <= 2. At 2 the score is no longer strictly
     /// proper: any distribution of the right mean has the least, and the paper's model learns nothing.

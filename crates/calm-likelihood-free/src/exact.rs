@@ -16,7 +16,10 @@ use crate::sampler::{ChunkSource, SamplerError};
 ///
 /// With `Z = sum_x P(x)^(1/T)`, a sample takes
 /// `(1 + sum_{j < n} sum_x P(x)^j + 1{a > 0} sum_x P(x)^(1/T - 1)) / Z` draws on average (j from 1):
-/// few where P is peaked, and without limit where it is flat. So it has a budget.
+/// few where P is peaked, and without limit where it is flat. So it has a budget. At T = 1/n what it
+/// accepts within any budget is without bias, since every accepted attempt takes n draws. Elsewhere the
+/// factory takes longer for a rare x, and a budget that cuts it off favours likely ones; where it
+/// seldom does, seldom.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExactSampler {
     /// n
@@ -32,8 +35,8 @@ pub struct ExactSampler {
 pub enum Otherwise {
     /// It gives up: [`SamplerError::BudgetSpent`].
     Fail,
-    /// The batch rule ([`BatchSampler`]) on all that was drawn, at the temperature 1/n that is
-    /// nearest in 1/T. Biased.
+    /// The batch rule ([`BatchSampler`]) on all that was drawn, at T = 1/n; where 1/T = n + a, at
+    /// 1/(n + 1) with probability a. Biased.
     Batch,
 }
 
@@ -58,11 +61,13 @@ impl ExactSampler {
         budget: usize,
         otherwise: Otherwise,
     ) -> Result<Self, SamplerError> {
+        // false for NaN.
         let inside = temperature > 0.0 && temperature <= 1.0;
-        if !inside || 1.0 / temperature > f64::from(u32::MAX) {
+        if !inside {
             return Err(SamplerError::OutsideUnit { temperature });
         }
-        let power = 1.0 / temperature;
+        // Colder than 1/u32::MAX no budget is large enough, nor is it at that.
+        let power = (1.0 / temperature).min(f64::from(u32::MAX));
         // 1/3 and 0.1 have no exact f64; a factory for the rounding would only cost draws.
         let nearest = power.round();
         let (whole, part) = match (power - nearest).abs() < 1e-9 * power {
@@ -226,8 +231,9 @@ impl<C: Clone + Eq + Hash> Attempts<C> {
         match self.sampler.otherwise {
             Otherwise::Fail => Err(SamplerError::BudgetSpent { draws }),
             Otherwise::Batch => {
-                let power = (f64::from(self.sampler.whole) + self.sampler.part).round() as u32;
-                let rule = BatchSampler::of_power(power, draws);
+                let ExactSampler { whole, part, .. } = self.sampler;
+                let sharper = part > 0.0 && random.unit() < part;
+                let rule = BatchSampler::of_power(whole + u32::from(sharper), draws);
                 Ok(self.sampled(rule.choose(&self.drawn, random), false))
             }
         }

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use calm_nn::{Draws, Init, Posterior};
+use calm_nn::{ConfigError, Draws, Init, Posterior};
 use serde::{Deserialize, Serialize};
 
 use crate::denoiser::{Denoiser, DenoiserConfig};
@@ -56,6 +56,16 @@ impl FlowHeadConfig {
             blocks: self.blocks,
             outputs: 1,
         }
+    }
+
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    /// Names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.denoiser().validate()?;
+        ConfigError::positive("samples", self.copies)?;
+        ConfigError::positive("flow_steps", self.steps)
     }
 
     /// The head with fresh weights.

@@ -7,8 +7,8 @@ use calm_nn::{ConfigError, Cost, Draws, Init, Posterior};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DIFFUSION_TIMES, DiffusionHead, DiffusionHeadConfig, DiffusionLoss, EnergyHead,
-    EnergyHeadConfig, FlowHead, FlowHeadConfig, Solver,
+    DiffusionHead, DiffusionHeadConfig, DiffusionLoss, EnergyHead, EnergyHeadConfig, FlowHead,
+    FlowHeadConfig, Solver,
 };
 
 /// A loss and the parts that are worth logging.
@@ -166,18 +166,16 @@ impl HeadConfig {
         }
     }
 
-    /// Checks the sizes, those of the kinds that are not chosen too.
+    /// Checks the sizes of the head that is chosen.
     ///
     /// # Errors
     /// Names the field and what it must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.energy().validate()?;
-        ConfigError::positive("flow_steps", self.settings.flow_steps)?;
-        let steps = self.settings.diffusion_steps;
-        let inside = (2..=DIFFUSION_TIMES).contains(&steps);
-        ConfigError::range("diffusion_steps", steps as f64, inside, "2 to 1000")?;
-        let clip = self.settings.diffusion_clip;
-        ConfigError::range("diffusion_clip", clip, clip >= 0.0, "0 or more")
+        match self.settings.kind {
+            HeadKind::Energy => self.energy().validate(),
+            HeadKind::Flow => self.flow().validate(),
+            HeadKind::Diffusion => self.diffusion().validate(),
+        }
     }
 
     /// The head with fresh weights.

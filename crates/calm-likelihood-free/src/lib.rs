@@ -1,5 +1,5 @@
-//! Likelihood-free loss, head, temperature sampler and metric of CALM: everything here only ever
-//! draws samples.
+//! Likelihood-free losses, heads, temperature samplers and metric of CALM, which need nothing of a
+//! model but draws; and what a decoder's probabilities add to them ([`log_score`]).
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

@@ -64,7 +64,7 @@ pub struct Generator<'a> {
 /// What the chunks of a [`Generator`] have cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Chunks drawn, those of texts that have ended included.
+    /// Chunks drawn; the batch rule draws for texts that have ended too.
     pub chunks: usize,
     /// Draws of the head.
     pub draws: usize,
@@ -130,6 +130,11 @@ impl<'a> Generator<'a> {
 
     /// Runs to the end and returns the new tokens of every sequence.
     pub fn run(mut self) -> Vec<Vec<u32>> {
+        self.finish()
+    }
+
+    /// As [`Generator::run`], of a generator that is asked something afterwards.
+    pub fn finish(&mut self) -> Vec<Vec<u32>> {
         let mut texts = vec![Vec::new(); self.decoding.batch()];
         while !self.is_done() {
             for (text, fresh) in texts.iter_mut().zip(self.step()) {
@@ -142,11 +147,11 @@ impl<'a> Generator<'a> {
     /// One chunk for every sequence, at the sampler's temperature.
     fn draw_chunks(&mut self) -> Vec<Vec<u32>> {
         let batch = self.decoding.batch();
-        self.spent.chunks += batch;
         match self.sampler {
-            ChunkSampler::Exact(sampler) => self.draw_exactly(&sampler),
+            ChunkSampler::Exact(sampler) => self.draw_exactly(&sampler.falling_back()),
             ChunkSampler::Batch(sampler) => {
                 let pool = sampler.pool();
+                self.spent.chunks += batch;
                 self.spent.draws += batch * pool;
                 self.spent.exact += if pool == 1 { batch } else { 0 };
                 let hidden = self.decoding.hidden();
@@ -157,15 +162,18 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Rounds of draws for all sequences whose chunk is not decided: as many as an attempt looks at,
+    /// Rounds of draws for all sequences that go on and whose chunk is not decided: as many as an attempt looks at,
     /// then twice as many a round, since small rounds cost a pass of the head each.
     fn draw_exactly(&mut self, sampler: &ExactSampler) -> Vec<Vec<u32>> {
         let hidden = self.decoding.hidden();
         let k = self.model.autoencoder.chunk_size();
-        let mut chunks = vec![Vec::new(); hidden.dims()[0]];
+        // What stands for a text that has ended is read by nobody.
+        let mut chunks = vec![vec![0; k]; hidden.dims()[0]];
         let mut going: Vec<(usize, Attempts<Vec<u32>>)> = (0..chunks.len())
+            .filter(|&row| self.decoding.stop(row).is_none())
             .map(|row| (row, sampler.begin()))
             .collect();
+        self.spent.chunks += going.len();
         let mut round = 1;
         while !going.is_empty() {
             let wanted = going

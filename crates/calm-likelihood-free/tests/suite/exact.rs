@@ -178,6 +178,54 @@ fn a_budget_that_runs_out_is_told() {
     assert_eq!((draws, exact), (21, false));
 }
 
+/// At T = 1/n the budget decides how often a chunk is accepted, not which.
+#[test]
+fn what_a_small_budget_accepts_is_without_bias() {
+    let (probabilities, limit) = DISTRIBUTIONS[3];
+    for (n, budget) in [(2, 3), (2, 10), (3, 7)] {
+        let temperature = 1.0 / f64::from(n);
+        let sampler = ExactSampler::new(temperature, budget, Otherwise::Fail).unwrap();
+        let mut source = source(probabilities, 40);
+        let mut random = RandomStream::new(7);
+        let (mut counts, mut failed) = (vec![0; probabilities.len()], 0);
+        for _ in 0..20_000 {
+            match sampler.sample(&mut source, &mut random) {
+                Ok(found) => counts[found.chunk] += 1,
+                Err(_) => failed += 1,
+            }
+        }
+        assert!(failed > 100, "{failed}");
+        let statistic = chi_square(&counts, &sharpened(probabilities, temperature).0);
+        assert!(statistic <= limit, "n = {n}, {budget}: {statistic}");
+    }
+}
+
+/// Draws A, B, A at 1/T = 1 + a: with probability a the factory's first round fails, the second A
+/// begins another attempt, and the budget is spent. Of that pool n = 1 takes B once in three times, n = 2
+/// never; so B comes out with probability a (1 - a) / 3, within five standard errors.
+#[test]
+fn between_two_temperatures_both_rules_are_taken() {
+    let sampler = ExactSampler::new(0.7, 3, Otherwise::Batch).unwrap();
+    let a = 1.0 / 0.7 - 1.0;
+    let mut random = RandomStream::new(9);
+    let (trials, mut spent, mut b) = (20_000, 0, 0);
+    for _ in 0..trials {
+        let mut attempts: Attempts<char> = sampler.begin();
+        let found = attempts.push(vec!['A', 'B', 'A'], &mut random);
+        let found = found.expect("an outcome of three draws").unwrap();
+        spent += usize::from(!found.exact);
+        b += usize::from(found.chunk == 'B');
+    }
+    for (count, p) in [(spent, a), (b, a * (1.0 - a) / 3.0)] {
+        let n = f64::from(trials);
+        let off = (count as f64 / n - p).abs();
+        assert!(
+            off < 5.0 * (p * (1.0 - p) / n).sqrt(),
+            "{count} of {trials}, {p}"
+        );
+    }
+}
+
 /// With the batch rule behind it: where the budget is spent, it chooses as the rule does from the
 /// same draws.
 #[test]
@@ -205,7 +253,9 @@ fn otherwise_it_is_the_batch_rule() {
 
 #[test]
 fn what_can_not_be_served_is_refused() {
-    for temperature in [0.0, -1.0, 1.1, f64::NAN, f64::INFINITY, 1e-12] {
+    let cold = ExactSampler::new(1e-12, 1000, Otherwise::Fail).unwrap_err();
+    assert!(matches!(cold, SamplerError::SmallBudget { .. }), "{cold}");
+    for temperature in [0.0, -1.0, 1.1, f64::NAN, f64::INFINITY] {
         let error = ExactSampler::new(temperature, 100, Otherwise::Fail).unwrap_err();
         assert!(
             matches!(error, SamplerError::OutsideUnit { .. }),
