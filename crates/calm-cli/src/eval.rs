@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use calm_data::{BadLinePolicy, CacheDir, Split, unigram};
-use calm_eval::{BrierReport, EvalConfig, bound, evaluate, evaluate_tokens, reconstruct, spread};
-use calm_lm::{BaselineCheckpoint, CalmModel, DEVICE_FORMS};
-use calm_nn::{NextToken, chunk_tensor};
-use calm_records::{RunDir, TextPart, write_atomic};
+use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_lm::DEVICE_FORMS;
+use calm_nn::NextToken;
+use calm_records::{TextPart, write_atomic};
 use calm_report::Table;
 use calm_train::{DataConfig, Event, data::token_store, preset};
 use serde::Serialize;
 
+use crate::bound::BoundRecord;
 use crate::error::{CliError, Result};
 use crate::model::{AnyCheckpoint, ModelArgs};
 use crate::output::print;
@@ -130,27 +131,6 @@ enum ModelRecord {
     },
 }
 
-/// A CALM's likelihood, bounded.
-#[derive(Serialize)]
-struct BoundRecord {
-    bounds: Vec<BoundRow>,
-    /// Brier scores of the mixture, as far as a chunk reaches.
-    brier: Vec<f64>,
-    brier_se: Vec<f64>,
-    chunks: usize,
-    /// Of the run's token model in the same windows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_model_perplexity: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct BoundRow {
-    draws: usize,
-    cross_entropy: f64,
-    cross_entropy_se: f64,
-    perplexity: f64,
-}
-
 pub fn run(args: Args) -> Result<()> {
     if args.bound.is_some_and(|draws| draws < 2) {
         let message = "--bound takes two draws or more: one tells nothing of how it moves";
@@ -158,6 +138,11 @@ pub fn run(args: Args) -> Result<()> {
     }
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, run) = args.model.open()?;
+    let is_plain = matches!(&checkpoint, AnyCheckpoint::Calm(c) if !c.config().is_local());
+    if args.bound.is_some() && !is_plain {
+        let message = "--bound: this model has a perplexity, not a bound on it";
+        return Err(CliError::Usage(message.to_owned()));
+    }
     let mut data = match &run {
         Some(run) => preset::load(&run.config())?.data,
         None if args.corpus.is_empty() => {
@@ -223,11 +208,6 @@ pub fn run(args: Args) -> Result<()> {
     };
     let model = match &checkpoint {
         AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
-            if args.bound.is_some() {
-                let message =
-                    "--bound: a model with a local decoder has a perplexity, not a bound on it";
-                return Err(CliError::Usage(message.to_owned()));
-            }
             let model = checkpoint.load_local(&device)?;
             token_record(&model, checkpoint.config().chunk_size, &scoring, on_window)?
         }
@@ -236,28 +216,26 @@ pub fn run(args: Args) -> Result<()> {
             let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
             let (w, on) = (window_tokens, &mut *on_window);
             let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(WHOLE);
-            let bound = match args.bound {
-                None => None,
-                Some(draws) => {
-                    let beside = run.as_ref().map(token_model_of).transpose()?.flatten();
-                    let beside = beside.as_ref();
-                    let record =
-                        bound_record(&model, beside, &windows, draws, &scoring, on_window)?;
-                    Some(record)
-                }
-            };
+            let bound = args.bound.map(|draws| {
+                let mut on = |done| _ = on_window(done);
+                BoundRecord::new(
+                    &model,
+                    run.as_ref(),
+                    &windows,
+                    draws,
+                    eval.seed,
+                    &device,
+                    &mut on,
+                )
+            });
             ModelRecord::Calm {
                 token_accuracy: rebuilt.token_accuracy,
                 noisy_token_accuracy: rebuilt.noisy_token_accuracy,
                 scores: (&report).into(),
-                bound,
+                bound: bound.transpose()?,
             }
         }
         AnyCheckpoint::Baseline(checkpoint) => {
-            if args.bound.is_some() {
-                let message = "--bound: a token model has a perplexity, not a bound on it";
-                return Err(CliError::Usage(message.to_owned()));
-            }
             let model = checkpoint.load(&device)?;
             token_record(&model, TOKEN_STRIDE, &scoring, on_window)?
         }
@@ -325,55 +303,6 @@ fn token_record<M: NextToken>(
     })
 }
 
-/// The token model that was trained in the same run, if one was.
-fn token_model_of(run: &RunDir) -> Result<Option<BaselineCheckpoint>> {
-    match calm_train::baseline_checkpoint(run) {
-        Ok(newest) => Ok(Some(newest.checkpoint)),
-        Err(calm_train::Error::Model(calm_lm::Error::NoCheckpoint { .. })) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn bound_record(
-    model: &CalmModel,
-    beside: Option<&BaselineCheckpoint>,
-    windows: &[&[u32]],
-    draws: usize,
-    scoring: &Scoring<'_>,
-    on_window: &mut dyn FnMut(usize) -> bool,
-) -> Result<BoundRecord> {
-    let (seed, device) = (scoring.eval.seed, scoring.device);
-    let report = bound(model, windows, draws, seed, device, &mut |done| {
-        on_window(done);
-    });
-    let token_model_perplexity = beside
-        .map(|checkpoint| -> Result<f64> {
-            let model = checkpoint.load(device)?;
-            let nats = windows.iter().map(|window| {
-                let tokens = chunk_tensor(window, 1, window.len(), device);
-                f64::from(model.loss(tokens.squeeze_dim(1)).into_scalar::<f32>())
-            });
-            Ok((nats.sum::<f64>() / windows.len() as f64).exp())
-        })
-        .transpose()?;
-    Ok(BoundRecord {
-        bounds: report
-            .bounds
-            .iter()
-            .map(|bound| BoundRow {
-                draws: bound.draws,
-                cross_entropy: bound.cross_entropy,
-                cross_entropy_se: bound.cross_entropy_se,
-                perplexity: bound.perplexity(),
-            })
-            .collect(),
-        brier: report.brier,
-        brier_se: report.brier_se,
-        chunks: report.chunks,
-        token_model_perplexity,
-    })
-}
-
 /// The split of the text that the checkpoint was trained on.
 fn split_of(checkpoint: &AnyCheckpoint) -> Result<Split> {
     let Some(split) = checkpoint.split() else {
@@ -396,7 +325,7 @@ fn table(record: &Record) -> String {
             scores,
             bound,
         } => {
-            let bound = bound.as_ref().map_or(String::new(), bound_table);
+            let bound = bound.as_ref().map_or(String::new(), BoundRecord::table);
             let accuracy = format!(
                 "token accuracy of the autoencoder {:.2} %, from a drawn latent {:.2} %",
                 100.0 * token_accuracy,
@@ -442,39 +371,6 @@ fn table(record: &Record) -> String {
     format!(
         "{figures}{starts} starts in {} windows of {} tokens, {} draws, seed {}; {text}\n",
         record.windows, record.window_tokens, record.draws, record.seed,
-    )
-}
-
-/// How the bound moves with the draws, and what it is beside.
-fn bound_table(record: &BoundRecord) -> String {
-    let mut table = Table::new([
-        "draws",
-        "nats a token, at most",
-        "standard error",
-        "perplexity",
-    ]);
-    for bound in &record.bounds {
-        table.row([
-            bound.draws.to_string(),
-            format!("{:.4}", bound.cross_entropy),
-            format!("{:.4}", bound.cross_entropy_se),
-            format!("{:.2}", bound.perplexity),
-        ]);
-    }
-    let brier = record.brier.iter().zip(&record.brier_se).enumerate();
-    let brier: Vec<String> = brier
-        .map(|(n, (brier, error))| format!("Brier-{} {brier:.5} ± {error:.5}", n + 1))
-        .collect();
-    let beside = record.token_model_perplexity.map_or(String::new(), |p| {
-        format!(
-            "; the run's token model has perplexity {p:.2} over every token but a window's first"
-        )
-    });
-    format!(
-        "\ntokens drawn from the decoder instead of its most probable ones, over {} chunks{beside}\n{}{}\n\n",
-        record.chunks,
-        table.to_text(),
-        brier.join(", ")
     )
 }
 

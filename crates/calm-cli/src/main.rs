@@ -1,6 +1,7 @@
 //! The `calm` command; one file per subcommand. Errors go to stderr in one line, and the exit
 //! status is 0 only where everything asked for was done.
 
+mod bound;
 mod compare;
 mod cost;
 mod data;

@@ -6,9 +6,10 @@ use burn::tensor::{Device, Int, Tensor, activation};
 use calm_likelihood_free::{GenerativeHead, MAX_N, log_score, mixture_brier};
 use calm_lm::CalmModel;
 use calm_nn::{HostDraws, chunk_tensor, mix};
+use serde::Serialize;
 
 /// Negative log-likelihood, bounded by so many draws of the head.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bound {
     /// Draws a chunk, N.
     pub draws: usize,
@@ -26,7 +27,7 @@ impl Bound {
 }
 
 /// What [`bound`] finds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BoundReport {
     /// Bounds by 1, 2, 4, .. draws, the last by all of them.
     pub bounds: Vec<Bound>,

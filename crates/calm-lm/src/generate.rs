@@ -162,8 +162,8 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Rounds of draws for all sequences that go on and whose chunk is not decided: as many as an attempt looks at,
-    /// then twice as many a round, since small rounds cost a pass of the head each.
+    /// Rounds of draws for all sequences that go on and whose chunk is not decided: as many as an
+    /// attempt looks at, then twice as many a round, since small rounds cost a pass of the head each.
     fn draw_exactly(&mut self, sampler: &ExactSampler) -> Vec<Vec<u32>> {
         let hidden = self.decoding.hidden();
         let k = self.model.autoencoder.chunk_size();
