@@ -11,7 +11,7 @@ use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
     AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind, GenerateOptions,
-    Generator, HeadSettings, LocalDecoderSettings, ModelConfig,
+    Generator, HeadSettings, LocalDecoderSettings, ModelConfig, Objective,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
 use calm_train::{OptimConfig, adamw, clip_by_global_norm};
@@ -116,6 +116,7 @@ pub(crate) fn calm_config(window: usize) -> ModelConfig {
         init_std: 0.02,
         zero_init_residual: false,
         aux_weight: 0.0,
+        objective: Objective::default(),
         autoencoder: AutoencoderSettings {
             hidden_size: 512,
             intermediate_size: 1280,

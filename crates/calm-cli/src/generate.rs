@@ -4,7 +4,7 @@ use calm_baseline::{
     Drafter, ModelDrafter, PromptLookup, SpeculativeGenerator, TokenGenerator, TokenSampler,
 };
 use calm_data::Tokenizer;
-use calm_likelihood_free::{BatchSampler, ExactSampler, Otherwise, SamplerError};
+use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise, SamplerError};
 use calm_lm::{
     Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, DEVICE_FORMS, GenerateOptions,
     Generator,
@@ -31,14 +31,17 @@ pub struct Args {
     /// Tokens to generate at most.
     #[arg(long, default_value_t = 200)]
     tokens: usize,
-    /// CALM: draws per chunk below temperature 1 [default: 200]; with --exact at most so many
-    /// [default: 2000].
+    /// CALM: draws per chunk at most, below temperature 1 [default: 200; with --exact 2000].
     #[arg(long)]
     pool: Option<usize>,
     /// CALM: sample by rejection, without bias but for the chunks that --pool draws don't suffice for:
     /// of these the batch rule chooses one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "batch")]
     exact: bool,
+    /// CALM: the paper's batch rule, from --pool draws for every chunk; otherwise pools grow as far as
+    /// they must and the rule is corrected.
+    #[arg(long)]
+    batch: bool,
     /// Seed of all draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -115,23 +118,30 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
             (!generator.is_done()).then(|| generator.step().remove(0))
         })?;
     }
+    let spent = generator.spent();
+    let draws = format!(
+        "{:.1} draws a chunk",
+        spent.draws as f64 / spent.chunks.max(1) as f64
+    );
     if args.exact {
-        let spent = generator.spent();
+        let (exact, chunks) = (spent.exact, spent.chunks);
+        let rest = "the others chosen by the batch rule";
         tell(&format!(
-            "{:.1} draws a chunk; {} of {} chunks accepted, the others chosen by the batch rule",
-            spent.draws as f64 / spent.chunks.max(1) as f64,
-            spent.exact,
-            spent.chunks
+            "{draws}; {exact} of {chunks} chunks accepted, {rest}"
         ));
+    } else if args.temperature < 1.0 {
+        tell(&draws);
     }
     Ok(())
 }
 
 fn sampler(args: &Args) -> Result<ChunkSampler> {
     let pool = |otherwise| args.pool.unwrap_or(otherwise);
-    let sampler = match args.exact {
-        true => ExactSampler::new(args.temperature, pool(2000), Otherwise::Batch).map(Into::into),
-        false => BatchSampler::new(args.temperature, pool(200)).map(Into::into),
+    let temperature = args.temperature;
+    let sampler = match (args.exact, args.batch) {
+        (true, _) => ExactSampler::new(temperature, pool(2000), Otherwise::Batch).map(Into::into),
+        (false, true) => BatchSampler::new(temperature, pool(200)).map(Into::into),
+        (false, false) => GrowingSampler::new(temperature, pool(200)).map(Into::into),
     };
     sampler.map_err(|e| match e {
         SamplerError::NotReciprocal { .. } if args.temperature > 0.0 && args.temperature < 1.0 => {
@@ -150,8 +160,8 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
     args: &Args,
     device: &Device,
 ) -> Result<()> {
-    if args.pool.is_some() || args.exact {
-        let message = "--pool and --exact are for a CALM without a local decoder; a model that has \
+    if args.pool.is_some() || args.exact || args.batch {
+        let message = "--pool, --exact and --batch are for a CALM without a local decoder; a model that has \
                        probabilities needs no pool to lower the temperature";
         return Err(CliError::Usage(message.to_owned()));
     }

@@ -2,9 +2,9 @@
 //!
 //! Not the paper's; see [`log_score`] and [`mixture_brier`].
 
-use burn::tensor::{Device, Int, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor};
 use calm_likelihood_free::{GenerativeHead, MAX_N, log_score, mixture_brier};
-use calm_lm::CalmModel;
+use calm_lm::{CalmModel, DecodedDraws};
 use calm_nn::{HostDraws, chunk_tensor, mix};
 use serde::Serialize;
 
@@ -155,25 +155,15 @@ impl Part {
     /// - latent: `[chunks, draws, l]`
     /// - next: `[chunks, K]`
     fn new(model: &CalmModel, latent: Tensor<3>, next: Tensor<2, Int>, scored: usize) -> Self {
-        let ([chunks, draws, l], [_, k]) = (latent.dims(), next.dims());
-        let logits = model
-            .autoencoder
-            .logits(latent.reshape([chunks * draws, l]));
-        let vocabulary = logits.dims()[2];
-        let logs = activation::log_softmax(logits, 2).reshape([chunks, draws, k, vocabulary]);
-        let truth = next
-            .reshape([chunks, 1, k, 1])
-            .expand([chunks, draws, k, 1]);
-        let of_truth = logs.clone().gather(3, truth);
-        let probabilities = logs.narrow(2, 0, scored).exp().swap_dims(1, 2);
-        let overlaps = probabilities.clone().matmul(probabilities.transpose());
-        let read = |x: Tensor<4>| x.into_data().iter::<f32>().collect();
+        let ([_, draws, _], [_, k]) = (latent.dims(), next.dims());
+        let decoded = DecodedDraws::new(&model.autoencoder, latent, next, scored);
+        let overlaps = decoded.overlaps.expect("one token at least is scored");
         Self {
             draws,
             k,
             scored,
-            logs: read(of_truth),
-            overlaps: read(overlaps),
+            logs: decoded.log_probabilities.into_data().iter().collect(),
+            overlaps: overlaps.into_data().iter().collect(),
         }
     }
 
@@ -212,7 +202,9 @@ fn mean(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
 mod tests {
     use super::*;
     use calm_autoencoder::AutoencoderSettings;
-    use calm_lm::{CompressorKind, DecoderKind, HeadSettings, LocalDecoderSettings, ModelConfig};
+    use calm_lm::{
+        CompressorKind, DecoderKind, HeadSettings, LocalDecoderSettings, ModelConfig, Objective,
+    };
     use calm_nn::{Init, TransformerConfig};
 
     const V: usize = 5;
@@ -230,6 +222,7 @@ mod tests {
             init_std: 0.5,
             zero_init_residual: false,
             aux_weight: 0.0,
+            objective: Objective::default(),
             autoencoder: AutoencoderSettings {
                 hidden_size: 8,
                 intermediate_size: 12,

@@ -183,14 +183,20 @@ impl EnergyHead {
         let last = linear(&self.final_hidden, layer_norm(&self.final_norm, x));
         linear(&self.final_out, silu(last))
     }
-}
 
-impl GenerativeHead for EnergyHead {
-    /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for a key of
-    /// the posterior draws, or where there is none for `M * positions * l` normal values (of antithetic
-    /// draws half as many).
-    fn loss(&self, hidden: Tensor<2>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss {
-        let samples = self.sample(hidden, self.samples, draws);
+    /// Model samples per position in the loss, N.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Energy score of samples already drawn, against the posterior's own draws.
+    ///
+    /// Asks for a key of the posterior draws, or where there is none for `M * positions * l` normal
+    /// values (of antithetic draws half as many).
+    ///
+    /// # Shapes
+    /// - samples: `[N, positions, l]`
+    pub fn score(&self, samples: Tensor<3>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss {
         let m = self.posterior_samples;
         let score = match draws.key() {
             Some(key) => {
@@ -222,6 +228,15 @@ impl GenerativeHead for EnergyHead {
                 ("repulsion", score.repulsion.mean()),
             ],
         }
+    }
+}
+
+impl GenerativeHead for EnergyHead {
+    /// Asks for the head's noise (`N * positions * noise_size` uniform values), then for what
+    /// [`EnergyHead::score`] asks for.
+    fn loss(&self, hidden: Tensor<2>, target: &Posterior, draws: &mut dyn Draws) -> HeadLoss {
+        let samples = self.sample(hidden, self.samples, draws);
+        self.score(samples, target, draws)
     }
 
     fn sample(&self, hidden: Tensor<2>, n: usize, draws: &mut dyn Draws) -> Tensor<3> {

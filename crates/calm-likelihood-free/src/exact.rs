@@ -5,7 +5,7 @@ use std::hash::Hash;
 use calm_nn::RandomStream;
 
 use crate::BatchSampler;
-use crate::sampler::{ChunkSource, SamplerError};
+use crate::sampler::{ChunkSource, PoolSampler, SamplerError};
 
 /// The exact sampler of `P(x)^(1/T) / Z` for any T in (0, 1] (CALM, section 5, Algorithm 1).
 ///

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use calm_likelihood_free::{BatchSampler, energy_score};
+//! use calm_likelihood_free::{BatchSampler, PoolSampler, energy_score};
 //! use calm_nn::RandomStream;
 //!
 //! let device = Device::flex();
@@ -25,6 +25,7 @@ mod energy_head;
 mod energy_score;
 mod exact;
 mod flow_head;
+mod growing;
 mod head;
 mod mixture;
 mod sampler;
@@ -43,9 +44,10 @@ pub use energy_head::{EnergyBlock, EnergyHead, EnergyHeadConfig};
 pub use energy_score::{EnergyScore, energy_score};
 pub use exact::{Attempts, ExactSampler, Otherwise, Sampled};
 pub use flow_head::{FlowDraws, FlowHead, FlowHeadConfig, Solver};
+pub use growing::GrowingSampler;
 pub use head::{GenerativeHead, Head, HeadConfig, HeadKind, HeadLoss, HeadSettings};
-pub use mixture::{log_score, mixture_brier};
-pub use sampler::{BatchSampler, ChunkSource, SamplerError};
+pub use mixture::{brier_loss, log_score, log_score_loss, mixture_brier};
+pub use sampler::{BatchSampler, ChunkSource, PoolSampler, SamplerError};
 
 /// The library example of the project's README, so that it keeps compiling.
 #[cfg(doctest)]

@@ -3,7 +3,10 @@
 //! Not the paper's, whose models have no likelihood. A frozen decoder is a distribution over chunks,
 //! `p(x | z) = prod_k softmax(logits_k(z))[x_k]`, and a head draws z, so together they are the mixture
 //! `P(x) = E_z p(x | z)`: that of a model which draws its tokens from the decoder instead of taking
-//! the most probable ones.
+//! the most probable ones. Of draws already made, on the host, [`log_score`] and [`mixture_brier`]; to
+//! train by, [`log_score_loss`] and [`brier_loss`].
+
+use burn::tensor::Tensor;
 
 /// Negative log-likelihood of a chunk, in nats, bounded from above by groups of `group` draws:
 /// the mean over disjoint groups of `-ln((1/m) sum_n p(y | z_n))`.
@@ -74,4 +77,59 @@ pub fn mixture_brier(true_probabilities: &[Vec<f64>], overlaps: &[Vec<f64>]) -> 
             2.0 * hits.iter().sum::<f64>() / n as f64 - pairs / (n * (n - 1)) as f64
         })
         .collect()
+}
+
+/// Log score of every position under the mixture of its N draws, `-ln((1/N) sum_n p(y | z_n))`.
+///
+/// To be minimised. In expectation it lies above `-ln P(y)`, the less the more draws ([`log_score`]), so
+/// it is strictly proper in the limit alone; at N = 1 every draw is asked to be the whole distribution.
+///
+/// # Shapes
+/// - log_likelihoods: `ln p(y | z_n)`, `[positions, N]`
+/// - output: `[positions]`
+pub fn log_score_loss(log_likelihoods: Tensor<2>) -> Tensor<1> {
+    let [positions, n] = log_likelihoods.dims();
+    let largest = log_likelihoods.clone().detach().max_dim(1);
+    let sum = (log_likelihoods - largest.clone()).exp().sum_dim(1);
+    (sum.log() + largest - (n as f64).ln())
+        .neg()
+        .reshape([positions])
+}
+
+/// Brier loss of every prefix under the mixture of a position's N draws: the terms of
+/// [`mixture_brier`], negated, to be minimised.
+///
+/// The estimate is unbiased at any N >= 2 and the Brier score strictly proper, so among all
+/// distributions over chunks the text's own has the least expectation.
+///
+/// # Shapes
+/// - hits: `p_nk(y_k)`, `[positions, N, K]`
+/// - overlaps: `<p_nk, p_mk>`, `[positions, K, N, N]`
+/// - output: `[positions, K]`, of the prefixes of 1, 2, .. K tokens
+///
+/// # Panics
+/// With fewer than two draws, or where the shapes disagree.
+pub fn brier_loss(hits: Tensor<3>, overlaps: Tensor<4>) -> Tensor<2> {
+    let [positions, n, k] = hits.dims();
+    assert!(n >= 2, "the Brier loss needs two draws or more, got {n}");
+    assert_eq!(
+        overlaps.dims(),
+        [positions, k, n, n],
+        "overlaps of all pairs"
+    );
+    let device = hits.device();
+    // Two draws, not one twice.
+    let mut meet = (Tensor::ones([n, n], &device) - Tensor::<2>::eye(n, &device))
+        .reshape([1, n, n])
+        .expand([positions, n, n]);
+    let mut hit = Tensor::<2>::ones([positions, n], &device);
+    let of_prefixes = (0..k)
+        .map(|at| {
+            hit = hit.clone() * hits.clone().narrow(2, at, 1).squeeze_dim(2);
+            meet = meet.clone() * overlaps.clone().narrow(1, at, 1).squeeze_dim(1);
+            let pairs = meet.clone().sum_dims(&[1, 2]).reshape([positions, 1]);
+            pairs / (n * (n - 1)) as f64 - hit.clone().mean_dim(1) * 2.0
+        })
+        .collect();
+    Tensor::cat(of_prefixes, 1)
 }

@@ -26,6 +26,70 @@ impl<C: Clone + Eq + Hash, F: FnMut(usize) -> Vec<C>> ChunkSource for F {
     }
 }
 
+/// Chooses one draw of a pool by how many are equal.
+pub trait PoolSampler {
+    /// Draws that a pool lacks before one of it is chosen; none where it is whole.
+    fn lacking<C: Eq + Hash>(&self, pool: &[C]) -> usize;
+
+    /// The probability of each distinct chunk of a pool, by the index of its first occurrence and in
+    /// that order; those that are never chosen may be missing.
+    ///
+    /// # Panics
+    /// Where the pool is empty.
+    fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)>;
+
+    /// The index of the chosen chunk in a pool.
+    ///
+    /// # Panics
+    /// Where the pool is empty.
+    fn choose<C: Eq + Hash>(&self, pool: &[C], random: &mut RandomStream) -> usize {
+        let probabilities = self.probabilities(pool);
+        let mut rest = random.unit();
+        for &(index, probability) in &probabilities {
+            rest -= probability;
+            if rest < 0.0 {
+                return index;
+            }
+        }
+        probabilities
+            .last()
+            .expect("a pool with at least one chunk")
+            .0
+    }
+
+    /// One chunk from `source`, and how many draws it took.
+    fn sample<S: ChunkSource>(
+        &self,
+        source: &mut S,
+        random: &mut RandomStream,
+    ) -> (S::Chunk, usize) {
+        let mut pool = Vec::new();
+        loop {
+            match self.lacking(&pool) {
+                0 => break,
+                more => pool.extend(source.draw(more)),
+            }
+        }
+        let (draws, chosen) = (pool.len(), self.choose(&pool, random));
+        (pool.swap_remove(chosen), draws)
+    }
+}
+
+/// The distinct chunks of a pool in order of first occurrence: its index, and how often the chunk was
+/// drawn.
+pub(crate) fn count<C: Eq + Hash>(pool: &[C]) -> Vec<(usize, u32)> {
+    let mut slot: HashMap<&C, usize> = HashMap::new();
+    let mut counts: Vec<(usize, u32)> = Vec::new();
+    for (index, chunk) in pool.iter().enumerate() {
+        let at = *slot.entry(chunk).or_insert_with(|| {
+            counts.push((index, 0));
+            counts.len() - 1
+        });
+        counts[at].1 += 1;
+    }
+    counts
+}
+
 /// A temperature that a sampler can't serve.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum SamplerError {
@@ -140,56 +204,24 @@ impl BatchSampler {
     pub fn pool(&self) -> usize {
         self.pool
     }
+}
 
-    /// One chunk from `source`.
-    pub fn sample<S: ChunkSource>(&self, source: &mut S, random: &mut RandomStream) -> S::Chunk {
-        let mut pool = source.draw(self.pool);
-        let chosen = self.choose(&pool, random);
-        pool.swap_remove(chosen)
+impl PoolSampler for BatchSampler {
+    fn lacking<C: Eq + Hash>(&self, pool: &[C]) -> usize {
+        self.pool.saturating_sub(pool.len())
     }
 
-    /// The index of the chosen chunk in `pool`.
-    ///
-    /// # Panics
-    /// Where the pool is empty.
-    pub fn choose<C: Eq + Hash>(&self, pool: &[C], random: &mut RandomStream) -> usize {
-        let weights = self.weights(pool);
-        let total: f64 = weights.iter().map(|(_, w)| w).sum();
-        let mut rest = random.unit() * total;
-        for &(index, weight) in &weights {
-            rest -= weight;
-            if rest < 0.0 {
-                return index;
-            }
-        }
-        weights.last().expect("a pool with at least one chunk").0
-    }
-
-    /// The candidates, each as the index of its first occurrence and its weight
-    /// `binomial(count, m)` over that of the largest count, in order of first occurrence.
-    fn weights<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {
-        let mut slot: HashMap<&C, usize> = HashMap::new();
-        let mut counts: Vec<(usize, u32)> = Vec::new();
-        for (index, chunk) in pool.iter().enumerate() {
-            let at = *slot.entry(chunk).or_insert_with(|| {
-                counts.push((index, 0));
-                counts.len() - 1
-            });
-            counts[at].1 += 1;
-        }
+    fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {
+        let counts = count(pool);
         let largest = counts.iter().map(|&(_, count)| count).max().unwrap_or(0);
         let m = self.power.min(largest);
-        counts
+        // Over that of the largest count.
+        let mut weights: Vec<(usize, f64)> = counts
             .into_iter()
             .filter(|&(_, count)| count >= m)
             .map(|(index, count)| (index, binomial_ratio(count, largest, m)))
-            .collect()
-    }
-
-    /// The probability of each distinct chunk of `pool`, in order of first occurrence.
-    pub fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {
-        let mut weights = self.weights(pool);
-        let total: f64 = weights.iter().map(|(_, w)| w).sum();
+            .collect();
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         for (_, weight) in &mut weights {
             *weight /= total;
         }
@@ -199,7 +231,7 @@ impl BatchSampler {
 
 /// `binomial(n, k) / binomial(largest, k)` for `k <= n <= largest`: the coefficients alone exceed
 /// f64 from pools of about a thousand.
-fn binomial_ratio(n: u32, largest: u32, k: u32) -> f64 {
+pub(crate) fn binomial_ratio(n: u32, largest: u32, k: u32) -> f64 {
     (0..k)
         .map(|i| f64::from(n - i) / f64::from(largest - i))
         .product()

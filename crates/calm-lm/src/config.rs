@@ -7,7 +7,7 @@ use calm_local_decoder::{LocalDecoderConfig, LocalDecoderSettings};
 use calm_nn::{ConfigError, Cost, Init, TransformerConfig, mix};
 use serde::{Deserialize, Serialize};
 
-use crate::{AuxiliaryConfig, CalmModel, LanguageModel, LocalModel};
+use crate::{AuxiliaryConfig, CalmModel, LanguageModel, LocalModel, Objective};
 use burn::tensor::Device;
 
 /// Configuration of a [`CalmModel`]. Sizes that several parts share stand here once.
@@ -43,6 +43,9 @@ pub struct ModelConfig {
     /// the energy score; 0, as in the paper, for none.
     #[serde(default)]
     pub aux_weight: f64,
+    /// What the head is trained by (published: the energy score alone).
+    #[serde(default)]
+    pub objective: Objective,
     /// The chunk autoencoder.
     pub autoencoder: AutoencoderSettings,
     /// The backbone's decoder stack.
@@ -96,6 +99,7 @@ impl ModelConfig {
             aux >= 0.0 && aux.is_finite(),
             "0 or more",
         )?;
+        self.objective.validate(&self.head)?;
         let positive = self.init_std > 0.0 && self.init_std.is_finite();
         ConfigError::range("model.init_std", self.init_std, positive, "greater than 0")?;
         // One chunk to see; behind it one to predict, and the four tokens that a Brier-4 scores.
@@ -192,6 +196,7 @@ impl ModelConfig {
             head: self.head().init(init),
             auxiliary: self.auxiliary().map(|auxiliary| auxiliary.init(init)),
             aux_weight: self.aux_weight,
+            objective: self.objective,
         }
     }
 
@@ -218,7 +223,7 @@ impl ModelConfig {
     }
 
     /// FLOPs per token of training the language model: backbone and head forward and backward,
-    /// the frozen encoder forward, the auxiliary heads; attention over `context` steps. The distances
+    /// the frozen encoder forward, the auxiliary heads, the frozen decoder where the objective reads it; attention over `context` steps. The distances
     /// of the energy score, N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset
     /// `nano`, 0.02 % of CALM-M.
     pub fn language_model_train_flops(&self, context: usize) -> f64 {
@@ -226,10 +231,28 @@ impl ModelConfig {
             return 6.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
         }
         let auxiliary = self.auxiliary().map_or(0, |a| a.forward_macs(context));
-        let head = self.head().loss_macs();
+        let (head, decoded) = self.objective_macs();
         let trained = self.backbone().forward_macs(context) + head + auxiliary;
-        let macs = 3 * trained + self.autoencoder().encoder_macs();
+        // The decoder is frozen: forward and the gradients of its inputs.
+        let macs = 3 * trained + 2 * decoded + self.autoencoder().encoder_macs();
         2.0 * macs as f64 / self.chunk_size as f64
+    }
+
+    /// Multiply-accumulates of a chunk, forward, in the loss of the head and in the frozen decoder.
+    fn objective_macs(&self) -> (u64, u64) {
+        let objective = &self.objective;
+        if !objective.reads_decoder() {
+            return (self.head().loss_macs(), 0);
+        }
+        let draws = objective.draws as u64;
+        let head = self
+            .head()
+            .sample_macs(objective.samples(self.head.samples) as u64);
+        let overlaps = match objective.brier > 0.0 {
+            true => draws * draws * (self.chunk_size * self.vocab_size) as u64,
+            false => 0,
+        };
+        (head, draws * self.autoencoder().decoder_macs() + overlaps)
     }
 
     /// FLOPs per token of the frozen encoder that makes the language model's targets; part of

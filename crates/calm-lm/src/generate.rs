@@ -3,7 +3,9 @@
 use burn::tensor::{Device, Tensor};
 use calm_autoencoder::GreedyDecoder;
 use calm_backbone::Backbone;
-use calm_likelihood_free::{Attempts, BatchSampler, ExactSampler, GenerativeHead};
+use calm_likelihood_free::{
+    Attempts, BatchSampler, ExactSampler, GenerativeHead, GrowingSampler, Head, PoolSampler,
+};
 use calm_nn::{Decoding, HostDraws, Limits, RandomStream, Stop, mix};
 
 use crate::pool::choose;
@@ -13,8 +15,10 @@ use crate::{CalmModel, ModelConfig, Result};
 /// How a chunk is chosen among draws of the head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ChunkSampler {
-    /// From a pool of fixed size, at T = 1/n.
+    /// From a pool of fixed size, at T = 1/n: the paper's.
     Batch(BatchSampler),
+    /// From a pool that grows as far as it must, with less bias, at T = 1/n.
+    Growing(GrowingSampler),
     /// Without bias, at any T. A sampler that fails when its budget is spent is taken as one that
     /// falls back to the batch rule: a text goes on.
     Exact(ExactSampler),
@@ -23,6 +27,12 @@ pub enum ChunkSampler {
 impl From<BatchSampler> for ChunkSampler {
     fn from(sampler: BatchSampler) -> Self {
         Self::Batch(sampler)
+    }
+}
+
+impl From<GrowingSampler> for ChunkSampler {
+    fn from(sampler: GrowingSampler) -> Self {
+        Self::Growing(sampler)
     }
 }
 
@@ -64,7 +74,7 @@ pub struct Generator<'a> {
 /// What the chunks of a [`Generator`] have cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Chunks drawn; the batch rule draws for texts that have ended too.
+    /// Chunks drawn.
     pub chunks: usize,
     /// Draws of the head.
     pub draws: usize,
@@ -146,20 +156,41 @@ impl<'a> Generator<'a> {
 
     /// One chunk for every sequence, at the sampler's temperature.
     fn draw_chunks(&mut self) -> Vec<Vec<u32>> {
-        let batch = self.decoding.batch();
         match self.sampler {
             ChunkSampler::Exact(sampler) => self.draw_exactly(&sampler.falling_back()),
-            ChunkSampler::Batch(sampler) => {
-                let pool = sampler.pool();
-                self.spent.chunks += batch;
-                self.spent.draws += batch * pool;
-                self.spent.exact += if pool == 1 { batch } else { 0 };
-                let hidden = self.decoding.hidden();
-                let latent = self.draw_latents(hidden, pool);
-                let k = self.model.autoencoder.chunk_size();
-                choose(&self.decoder, k, latent, &sampler, &mut self.choice)
+            ChunkSampler::Batch(sampler) => self.draw_pools(&sampler, sampler.power() == 1),
+            ChunkSampler::Growing(sampler) => {
+                self.draw_pools(&sampler, sampler.temperature() == 1.0)
             }
         }
+    }
+
+    /// The sequences that have not ended, and a chunk for each of the others that nobody reads.
+    fn going(&self) -> (Vec<usize>, Vec<Vec<u32>>) {
+        let k = self.model.autoencoder.chunk_size();
+        let batch = self.decoding.batch();
+        let goes = |&row: &usize| self.decoding.stop(row).is_none();
+        ((0..batch).filter(goes).collect(), vec![vec![0; k]; batch])
+    }
+
+    fn draw_pools<S: PoolSampler>(&mut self, sampler: &S, exact: bool) -> Vec<Vec<u32>> {
+        let (going, mut chunks) = self.going();
+        let k = self.model.autoencoder.chunk_size();
+        let hidden = self.decoding.hidden();
+        let (head, draws) = (&self.model.language_model.head, &mut self.draws);
+        let draw = |rows: &[usize], n: usize| {
+            let rows: Vec<usize> = rows.iter().map(|&row| going[row]).collect();
+            draw_latents(head, draws, of_rows(&hidden, &rows), n)
+        };
+        let (decoder, choice) = (&self.decoder, &mut self.choice);
+        let (chosen, spent) = choose(decoder, k, going.len(), sampler, choice, draw);
+        self.spent.chunks += going.len();
+        self.spent.draws += spent;
+        self.spent.exact += if exact { going.len() } else { 0 };
+        for (row, chunk) in going.into_iter().zip(chosen) {
+            chunks[row] = chunk;
+        }
+        chunks
     }
 
     /// Rounds of draws for all sequences that go on and whose chunk is not decided: as many as an
@@ -167,10 +198,9 @@ impl<'a> Generator<'a> {
     fn draw_exactly(&mut self, sampler: &ExactSampler) -> Vec<Vec<u32>> {
         let hidden = self.decoding.hidden();
         let k = self.model.autoencoder.chunk_size();
-        // What stands for a text that has ended is read by nobody.
-        let mut chunks = vec![vec![0; k]; hidden.dims()[0]];
-        let mut going: Vec<(usize, Attempts<Vec<u32>>)> = (0..chunks.len())
-            .filter(|&row| self.decoding.stop(row).is_none())
+        let (going, mut chunks) = self.going();
+        let mut going: Vec<(usize, Attempts<Vec<u32>>)> = going
+            .into_iter()
             .map(|row| (row, sampler.begin()))
             .collect();
         self.spent.chunks += going.len();
@@ -182,9 +212,9 @@ impl<'a> Generator<'a> {
             let least = going.iter().map(|(_, attempts)| attempts.left()).min();
             let n = wanted.max().unwrap_or(1).min(least.unwrap_or(1)).max(1);
             round = (2 * n).min(LARGEST_ROUND);
-            let rows: Vec<i64> = going.iter().map(|(row, _)| *row as i64).collect();
-            let rows = Tensor::from_ints(rows.as_slice(), &hidden.device());
-            let latent = self.draw_latents(hidden.clone().select(0, rows), n);
+            let rows: Vec<usize> = going.iter().map(|(row, _)| *row).collect();
+            let head = &self.model.language_model.head;
+            let latent = draw_latents(head, &mut self.draws, of_rows(&hidden, &rows), n);
             let tokens = read_tokens(self.decoder.decode(latent));
             let mut drawn = tokens.chunks_exact(n * k);
             let (choice, spent) = (&mut self.choice, &mut self.spent);
@@ -202,14 +232,23 @@ impl<'a> Generator<'a> {
         }
         chunks
     }
+}
 
-    /// `n` latents for every hidden state, `[rows * n, l]`, row after row.
-    fn draw_latents(&mut self, hidden: Tensor<2>, n: usize) -> Tensor<2> {
-        let head = &self.model.language_model.head;
-        let latent = head.sample(hidden, n, &mut self.draws); // [n, rows, l]
-        let [_, rows, l] = latent.dims();
-        latent.swap_dims(0, 1).reshape([rows * n, l])
+/// Some rows of `[batch, d]`.
+fn of_rows(hidden: &Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    if rows.len() == hidden.dims()[0] {
+        return hidden.clone();
     }
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    let rows = Tensor::from_ints(rows.as_slice(), &hidden.device());
+    hidden.clone().select(0, rows)
+}
+
+/// `n` latents for every hidden state, `[rows * n, l]`, row after row.
+fn draw_latents(head: &Head, draws: &mut HostDraws, hidden: Tensor<2>, n: usize) -> Tensor<2> {
+    let latent = head.sample(hidden, n, draws); // [n, rows, l]
+    let [_, rows, l] = latent.dims();
+    latent.swap_dims(0, 1).reshape([rows * n, l])
 }
 
 /// Draws of one sequence in a round at most.

@@ -29,6 +29,7 @@ mod error;
 mod generate;
 mod local;
 mod model;
+mod objective;
 mod pool;
 mod rollout;
 
@@ -47,4 +48,5 @@ pub use error::{Error, Result};
 pub use generate::{ChunkSampler, GenerateOptions, Generator, Spent};
 pub use local::{LocalModel, LocalModelBranches, LocalModelCache};
 pub use model::{CalmModel, LanguageModel};
+pub use objective::{DecodedDraws, Objective};
 pub use rollout::CalmRollout;

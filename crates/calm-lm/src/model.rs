@@ -7,7 +7,7 @@ use calm_backbone::Backbone;
 use calm_likelihood_free::{GenerativeHead, Head, HeadLoss};
 use calm_nn::{Draws, Posterior};
 
-use crate::AuxiliaryHead;
+use crate::{AuxiliaryHead, Objective};
 
 /// Backbone and head: what the language-model stage trains.
 #[derive(Module, Debug)]
@@ -19,6 +19,8 @@ pub struct LanguageModel {
     /// Hidden states to the next chunk's tokens, in training alone and where it has a weight.
     pub auxiliary: Option<AuxiliaryHead>,
     pub(crate) aux_weight: f64,
+    #[module(skip)]
+    pub(crate) objective: Objective,
 }
 
 /// A language model as a checkpoint holds it, with a head of a known kind: the choice among heads has
@@ -71,13 +73,48 @@ impl LanguageModel {
             log_std: lift(posterior.log_std),
         };
         let hidden = hidden.clone().reshape([predictions, d]);
-        let mut loss = self.head.loss(hidden.clone(), &target, draws);
+        let mut loss = self.head_loss(autoencoder, hidden.clone(), &target, next.clone(), draws);
         if let Some(auxiliary) = &self.auxiliary {
             let named = auxiliary.loss(hidden, next);
             loss.total = loss.total + named.clone() * self.aux_weight;
             loss.parts.push(("auxiliary", named));
         }
         loss
+    }
+
+    /// The head's part of the loss, by [`Objective`].
+    fn head_loss(
+        &self,
+        autoencoder: &ChunkAutoencoder,
+        hidden: Tensor<2>,
+        target: &Posterior,
+        next: Tensor<2, Int>,
+        draws: &mut dyn Draws,
+    ) -> HeadLoss {
+        let objective = &self.objective;
+        let head = match &self.head {
+            Head::Energy(head) if objective.reads_decoder() => head,
+            head => {
+                let loss = head.loss(hidden, target, draws);
+                return HeadLoss {
+                    total: loss.total * objective.energy,
+                    parts: loss.parts,
+                };
+            }
+        };
+        let samples = head.sample(hidden, objective.samples(head.samples()), draws);
+        let read = samples.clone().narrow(0, 0, objective.draws);
+        let (mut total, mut parts) = (Tensor::zeros([1], &samples.device()), Vec::new());
+        if objective.energy > 0.0 {
+            let energy = head.score(samples, target, draws);
+            total = total + energy.total * objective.energy;
+            parts.extend(energy.parts);
+        }
+        for (name, weight, part) in objective.decoded(autoencoder, read, next) {
+            total = total + part.clone() * weight;
+            parts.push((name, part));
+        }
+        HeadLoss { total, parts }
     }
 
     /// Without what only training needs.

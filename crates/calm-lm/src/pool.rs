@@ -4,92 +4,134 @@ use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 use calm_autoencoder::{BegunChunks, GreedyDecoder};
-use calm_likelihood_free::BatchSampler;
+use calm_likelihood_free::PoolSampler;
 use calm_nn::RandomStream;
 
 use crate::rollout::read_tokens;
 
-/// One chunk of each pool of latents, by the sampler: up to the rounding of products of other
-/// sizes, the one that it would choose if all were decoded to their ends.
+/// One chunk for each of `rows` contexts, by the sampler, and how many draws that took: up to the
+/// rounding of products of other sizes, the chunk that it would choose if all draws were decoded to
+/// their ends.
 ///
 /// A draw whose first tokens no other draw of its pool shares counts once, whatever follows. It is
-/// decoded no further, unless it is chosen, which only happens where nothing agrees.
+/// decoded no further, unless it is chosen.
 ///
-/// # Shapes
-/// - latent: `[pools * pool, l]`, pool after pool
-pub(crate) fn choose(
+/// `draw` gives so many latents for each of the contexts that it is told, `[contexts * draws, l]`,
+/// context after context.
+pub(crate) fn choose<S: PoolSampler>(
     decoder: &GreedyDecoder<'_>,
     chunk_size: usize,
-    latent: Tensor<2>,
-    sampler: &BatchSampler,
+    rows: usize,
+    sampler: &S,
     random: &mut RandomStream,
-) -> Vec<Vec<u32>> {
-    let whole = |latent| -> Vec<Vec<u32>> {
-        let tokens = read_tokens(decoder.decode(latent));
+    mut draw: impl FnMut(&[usize], usize) -> Tensor<2>,
+) -> (Vec<Vec<u32>>, usize) {
+    let all: Vec<usize> = (0..rows).collect();
+    let (none, one): (&[u32], &[u32]) = (&[], &[0]);
+    if sampler.lacking::<&[u32]>(&[]) == 1 && sampler.lacking(&[one]) == 0 {
+        // Pools of one draw: all positions at once.
+        let tokens = read_tokens(decoder.decode(draw(&all, 1)));
         let chunks = tokens.chunks_exact(chunk_size);
-        chunks.map(<[u32]>::to_vec).collect()
-    };
-    let pool = sampler.pool();
-    if pool == 1 {
-        return whole(latent);
+        return (chunks.map(<[u32]>::to_vec).collect(), rows);
     }
     let mut draws = Draws {
-        begun: decoder.begin(latent.clone()),
-        tokens: vec![Vec::new(); latent.dims()[0]],
+        begun: None,
+        tokens: Vec::new(),
     };
-    for position in 0..chunk_size {
-        let going = draws.agreeing(position, pool);
-        draws.decode(position, &going);
+    let mut pools: Vec<Vec<usize>> = vec![Vec::new(); rows];
+    let mut lacking = vec![sampler.lacking(&[none; 0]); rows];
+    while let Some(&n) = lacking.iter().filter(|&&n| n > 0).min() {
+        let going: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|&row| lacking[row] > 0)
+            .collect();
+        draws.begin(decoder, draw(&going, n), &going, n, &mut pools);
+        for position in 0..chunk_size {
+            let agreeing: Vec<usize> = going
+                .iter()
+                .flat_map(|&row| draws.agreeing(position, &pools[row]))
+                .collect();
+            draws.decode(position, agreeing);
+        }
+        for row in going {
+            lacking[row] = sampler.lacking(&draws.chunks(&pools[row]));
+        }
     }
     // Draws that stand alone differ from all others as far as they were decoded, so that they are
     // counted as if they were whole.
-    let chosen: Vec<usize> = (0..draws.tokens.len())
-        .step_by(pool)
-        .map(|first| first + sampler.choose(&draws.tokens[first..first + pool], random))
+    let chosen: Vec<usize> = pools
+        .iter()
+        .map(|pool| pool[sampler.choose(&draws.chunks(pool), random)])
         .collect();
-    let short = |&draw: &usize| draws.tokens[draw].len() < chunk_size;
-    let short: Vec<usize> = chosen.iter().copied().filter(short).collect();
-    if !short.is_empty() {
-        let rows: Vec<i32> = short.iter().map(|&draw| draw as i32).collect();
-        let rows = Tensor::from_ints(rows.as_slice(), &latent.device());
-        for (draw, chunk) in short.into_iter().zip(whole(latent.select(0, rows))) {
-            draws.tokens[draw] = chunk;
-        }
+    for position in 0..chunk_size {
+        let short = |&draw: &usize| draws.tokens[draw].len() == position;
+        let short = chosen.iter().copied().filter(short).collect();
+        draws.decode(position, short);
     }
-    chosen
-        .into_iter()
-        .map(|draw| std::mem::take(&mut draws.tokens[draw]))
-        .collect()
+    let spent = draws.tokens.len();
+    let take = |draw: usize| std::mem::take(&mut draws.tokens[draw]);
+    (chosen.into_iter().map(take).collect(), spent)
 }
 
+/// Draws of all contexts, named by the order in which they were made.
 struct Draws<'a> {
-    begun: BegunChunks<'a>,
+    begun: Option<BegunChunks<'a>>,
     /// Per draw, the tokens that are known.
     tokens: Vec<Vec<u32>>,
 }
 
-impl Draws<'_> {
-    /// The draws of which `length` tokens are known, shared with another draw of the same pool.
-    fn agreeing(&self, length: usize, pool: usize) -> Vec<usize> {
-        let mut agreeing = Vec::new();
-        for first in (0..self.tokens.len()).step_by(pool) {
-            let going = (first..first + pool).filter(|&draw| self.tokens[draw].len() == length);
-            let mut counts: HashMap<&[u32], u32> = HashMap::new();
-            for draw in going.clone() {
-                *counts.entry(&self.tokens[draw]).or_default() += 1;
-            }
-            agreeing.extend(going.filter(|&draw| counts[self.tokens[draw].as_slice()] > 1));
+impl<'a> Draws<'a> {
+    /// Adds `n` draws to the pool of each of `rows`.
+    fn begin(
+        &mut self,
+        decoder: &'a GreedyDecoder<'_>,
+        latent: Tensor<2>,
+        rows: &[usize],
+        n: usize,
+        pools: &mut [Vec<usize>],
+    ) {
+        for &row in rows {
+            let first = self.tokens.len();
+            pools[row].extend(first..first + n);
+            self.tokens.resize(first + n, Vec::new());
         }
-        agreeing
+        match &mut self.begun {
+            Some(begun) => begun.extend(latent),
+            None => self.begun = Some(decoder.begin(latent)),
+        }
+    }
+
+    /// The known tokens of a pool's draws.
+    fn chunks(&self, pool: &[usize]) -> Vec<&[u32]> {
+        let of = |&draw: &usize| self.tokens[draw].as_slice();
+        pool.iter().map(of).collect()
+    }
+
+    /// The draws of a pool of which `length` tokens are known, shared with another draw of it.
+    fn agreeing(&self, length: usize, pool: &[usize]) -> Vec<usize> {
+        let mut counts: HashMap<&[u32], u32> = HashMap::new();
+        for &draw in pool {
+            let known = &self.tokens[draw];
+            if known.len() >= length {
+                *counts.entry(&known[..length]).or_default() += 1;
+            }
+        }
+        let going = pool.iter().copied();
+        going
+            .filter(|&draw| self.tokens[draw].len() == length)
+            .filter(|&draw| counts[self.tokens[draw].as_slice()] > 1)
+            .collect()
     }
 
     /// The tokens of some draws at `position`.
-    fn decode(&mut self, position: usize, draws: &[usize]) {
-        if draws.is_empty() {
+    fn decode(&mut self, position: usize, mut draws: Vec<usize>) {
+        let Some(begun) = self.begun.as_ref().filter(|_| !draws.is_empty()) else {
             return;
-        }
-        let tokens = read_tokens(self.begun.tokens(position, draws));
-        for (&draw, token) in draws.iter().zip(tokens) {
+        };
+        draws.sort_unstable();
+        let tokens = read_tokens(begun.tokens(position, &draws));
+        for (draw, token) in draws.into_iter().zip(tokens) {
             self.tokens[draw].push(token);
         }
     }
@@ -101,6 +143,7 @@ mod tests {
     use burn::tensor::{Device, TensorData};
     use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
     use calm_kernels::normals;
+    use calm_likelihood_free::{BatchSampler, GrowingSampler};
     use calm_nn::Init;
 
     /// Against pools decoded to their ends: of latents of their own, of few latents repeated, and
@@ -138,21 +181,79 @@ mod tests {
                     .map(|pool| pool[sampler.choose(pool, &mut random)].to_vec())
                     .collect();
                 let again = &mut RandomStream::new(9);
-                let found = choose(&decoder, k, latent.clone(), &sampler, again);
+                let all = latent.clone();
+                let (found, spent) =
+                    choose(&decoder, k, pools, &sampler, again, |_, _| all.clone());
+                assert_eq!(spent, pools * pool);
                 assert_eq!(
                     found, expected,
                     "K = {k}, n = {power}, {distinct} of {pool}"
                 );
 
                 let draws = Draws {
-                    begun: decoder.begin(latent),
+                    begun: Some(decoder.begin(latent)),
                     tokens: whole.iter().map(|chunk| chunk[..1].to_vec()).collect(),
                 };
-                let going = draws.agreeing(1, pool).len();
+                let of_pool = |first: usize| {
+                    let pool: Vec<usize> = (first..first + pool).collect();
+                    draws.agreeing(1, &pool).len()
+                };
+                let going: usize = (0..whole.len()).step_by(pool).map(of_pool).sum();
                 partial += usize::from(going > 0 && going < whole.len());
             }
         }
         assert!(partial > 2, "pools that agree in part: {partial}");
+    }
+
+    /// Pools that grow at their own pace, against all draws decoded to their ends in the same order.
+    #[test]
+    fn growing_pools_choose_as_from_whole_chunks() {
+        let device = Device::flex();
+        let (rows, k) = (5, 3);
+        let autoencoder = small(k).init(&mut Init::new(3, &device).with_std(0.5));
+        let decoder = autoencoder.greedy();
+        let sampler = GrowingSampler::new(1.0 / 3.0, 120).unwrap();
+        // Of row r every draw is one of 4^r latents.
+        let latents = |row: usize, from: usize, n: usize| -> Vec<f32> {
+            let own = normals(7 + row as u64, 4usize.pow(row as u32).min(200) * L);
+            let pick = |i: usize| own.chunks_exact(L).nth(i * 31 % (own.len() / L)).unwrap();
+            (from..from + n)
+                .flat_map(|i| pick(i).iter().map(|x| 2.0 * x))
+                .collect()
+        };
+        let tensor = |values: Vec<f32>| {
+            let count = values.len() / L;
+            Tensor::<2>::from_data(TensorData::new(values, [count, L]), &device)
+        };
+        let mut drawn = vec![0; rows];
+        let (found, spent) = choose(
+            &decoder,
+            k,
+            rows,
+            &sampler,
+            &mut RandomStream::new(1),
+            |going, n| {
+                let values = going.iter().flat_map(|&row| {
+                    drawn[row] += n;
+                    latents(row, drawn[row] - n, n)
+                });
+                tensor(values.collect())
+            },
+        );
+        assert_eq!(spent, drawn.iter().sum::<usize>());
+        assert!(drawn[0] < drawn[rows - 1], "one pace for all: {drawn:?}");
+        let mut random = RandomStream::new(1);
+        for (row, found) in found.iter().enumerate() {
+            let whole = read_tokens(decoder.decode(tensor(latents(row, 0, 120))));
+            let whole: Vec<&[u32]> = whole.chunks_exact(k).collect();
+            let mut size = 0;
+            while let more @ 1.. = sampler.lacking(&whole[..size]) {
+                size += more;
+            }
+            assert_eq!(size, drawn[row]);
+            let pool = &whole[..size];
+            assert_eq!(found, pool[sampler.choose(pool, &mut random)], "row {row}");
+        }
     }
 
     /// Latent width.

@@ -10,7 +10,7 @@ use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
     AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, GenerateOptions, Generator,
-    HeadSettings, LocalDecoderSettings, LocalModel, ModelConfig, open_device,
+    HeadSettings, LocalDecoderSettings, LocalModel, ModelConfig, Objective, open_device,
 };
 use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
 
@@ -26,6 +26,7 @@ fn config() -> ModelConfig {
         init_std: 0.02,
         zero_init_residual: false,
         aux_weight: 0.0,
+        objective: Objective::default(),
         autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use calm_baseline::{TokenGenerator, TokenModel, TokenSampler};
-use calm_likelihood_free::BatchSampler;
+use calm_likelihood_free::GrowingSampler;
 use calm_lm::{CalmModel, GenerateOptions, Generator, LocalModel};
 use calm_nn::{Limits, NextToken};
 use calm_records::SampleText;
@@ -24,7 +24,7 @@ pub(crate) fn write_samples(
     let lead_in = run.lead_in();
     let mut write = |temperature: f64, prompt: &[u32], seed: u64| {
         let sampler =
-            BatchSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
+            GrowingSampler::new(temperature, settings.pool).map_err(calm_lm::Error::from)?;
         let options = GenerateOptions {
             sampler: sampler.into(),
             max_tokens: settings.tokens,
@@ -34,8 +34,8 @@ pub(crate) fn write_samples(
         };
         let prompts = [prompt.to_vec()];
         let generator = Generator::new(model, &experiment.model, &prompts, options, run.device)?;
-        let how =
-            (sampler.power() > 1).then(|| format!("batch of {} draws per chunk", sampler.pool()));
+        let largest = sampler.largest();
+        let how = (largest > 1).then(|| format!("{largest} draws per chunk at most"));
         Ok((sampler.temperature(), generator.run().remove(0), how))
     };
     write_each("", run, &mut write, observe)

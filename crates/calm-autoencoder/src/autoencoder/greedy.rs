@@ -52,6 +52,15 @@ pub struct BegunChunks<'a> {
 }
 
 impl BegunChunks<'_> {
+    /// Begins others, which follow those that are there.
+    ///
+    /// # Shapes
+    /// - latent: `[chunks, l]`
+    pub fn extend(&mut self, latent: Tensor<2>) {
+        let more = self.decoder.autoencoder.decoder.expanded(latent);
+        self.expanded = Tensor::cat(vec![self.expanded.clone(), more], 0);
+    }
+
     /// The most likely tokens at `position` of some chunks, which are named in increasing order.
     ///
     /// # Shapes

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use calm_likelihood_free::{
-    Attempts, BatchSampler, ExactSampler, Otherwise, Sampled, SamplerError,
+    Attempts, BatchSampler, ExactSampler, Otherwise, PoolSampler, Sampled, SamplerError,
 };
 use calm_nn::RandomStream;
 

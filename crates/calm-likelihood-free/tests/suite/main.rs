@@ -5,6 +5,7 @@ mod brier_golden;
 mod energy_head;
 mod energy_score;
 mod exact;
+mod growing;
 mod heads;
 mod mixture;
 mod sampler;

@@ -1,6 +1,7 @@
 //! The mixture's scores against enumeration.
 
-use calm_likelihood_free::{Start, brier_at, log_score, mixture_brier};
+use burn::tensor::{Device, Tensor, TensorData};
+use calm_likelihood_free::{Start, brier_at, brier_loss, log_score, log_score_loss, mixture_brier};
 use calm_nn::RandomStream;
 
 use crate::draw;
@@ -170,4 +171,110 @@ fn what_no_draw_allows_is_infinitely_unlikely() {
     approx::assert_abs_diff_eq!(value, 2f64.ln(), epsilon = 1e-12);
     // Far below what exp can hold.
     approx::assert_abs_diff_eq!(log_score(&[-5000.0; 8], 8), 5000.0, epsilon = 1e-9);
+}
+
+const POSITIONS: usize = 3;
+const N: usize = 4;
+
+/// Probabilities of draws at some positions, `[POSITIONS, N, K, V]`, from free scores.
+fn distributions(scores: Tensor<4>) -> Tensor<4> {
+    burn::tensor::activation::softmax(scores, 3)
+}
+
+fn scores(seed: u64) -> TensorData {
+    let values = RandomStream::new(seed).normal(POSITIONS * N * K * V);
+    TensorData::new(values, [POSITIONS, N, K, V])
+}
+
+/// What the losses take, the second token of the vocabulary being the true one everywhere.
+fn hits_and_overlaps(p: Tensor<4>) -> (Tensor<3>, Tensor<4>) {
+    let hits = p.clone().narrow(3, 1, 1).squeeze_dim(3);
+    let by_token = p.swap_dims(1, 2);
+    (hits, by_token.clone().matmul(by_token.transpose()))
+}
+
+fn losses(p: Tensor<4>) -> (Tensor<1>, Tensor<2>) {
+    let (hits, overlaps) = hits_and_overlaps(p);
+    let logs = hits.clone().log().sum_dim(2).squeeze_dim(2);
+    (log_score_loss(logs), brier_loss(hits, overlaps))
+}
+
+fn host(tensor: Tensor<3>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
+
+#[test]
+fn the_losses_are_the_scores_of_given_draws() {
+    let device = Device::flex();
+    let p = distributions(Tensor::from_data(scores(1), &device));
+    let (log, brier) = losses(p.clone());
+    let (hits, overlaps) = hits_and_overlaps(p);
+    for at in 0..POSITIONS {
+        let rows: Vec<Vec<f64>> = host(hits.clone().narrow(0, at, 1))
+            .chunks_exact(K)
+            .map(<[f64]>::to_vec)
+            .collect();
+        let pairs: Vec<Vec<f64>> = host(overlaps.clone().narrow(0, at, 1).squeeze_dim(0))
+            .chunks_exact(N * N)
+            .map(<[f64]>::to_vec)
+            .collect();
+        let logs: Vec<f64> = rows
+            .iter()
+            .map(|row| row.iter().map(|p| p.ln()).sum())
+            .collect();
+        let found = log.clone().narrow(0, at, 1).into_scalar::<f32>();
+        approx::assert_relative_eq!(f64::from(found), log_score(&logs, N), max_relative = 1e-5);
+        let found = brier.clone().narrow(0, at, 1).into_data();
+        for (found, expected) in found.iter::<f64>().zip(mixture_brier(&rows, &pairs)) {
+            approx::assert_abs_diff_eq!(found, -expected, epsilon = 1e-6);
+        }
+    }
+}
+
+/// Central differences, of f32 sums with steps of 1e-2.
+#[test]
+fn gradients_of_the_losses_are_the_differences() {
+    let device = Device::flex();
+    let total = |data: TensorData, device: &Device| {
+        let leaf = Tensor::<4>::from_data(data, device);
+        let leaf = if device.is_autodiff() {
+            leaf.require_grad()
+        } else {
+            leaf
+        };
+        let (log, brier) = losses(distributions(leaf.clone()));
+        (leaf, log.sum() + brier.sum() * 3.0)
+    };
+    let (leaf, loss) = total(scores(2), &device.clone().autodiff());
+    let gradients = loss.backward();
+    let gradient: Vec<f64> = leaf.grad(&gradients).unwrap().into_data().iter().collect();
+    let values: Vec<f32> = scores(2).iter::<f32>().collect();
+    for (i, &expected) in gradient.iter().enumerate() {
+        let at = |step: f32| -> f64 {
+            let mut moved = values.clone();
+            moved[i] += step;
+            let data = TensorData::new(moved, [POSITIONS, N, K, V]);
+            f64::from(total(data, &device).1.into_scalar::<f32>())
+        };
+        let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
+        approx::assert_abs_diff_eq!(difference, expected, epsilon = 2e-3);
+    }
+}
+
+/// Of two draws that are certain, of which one is right, the log score is ln 2; far from any draw it
+/// stays finite, and so does its gradient.
+#[test]
+fn the_log_loss_bears_draws_that_are_far_off() {
+    let device = Device::flex().autodiff();
+    let logs =
+        Tensor::<2>::from_floats([[0.0, -3000.0], [-900.0, -1000.0]], &device).require_grad();
+    let loss = log_score_loss(logs.clone());
+    let gradients = loss.clone().sum().backward();
+    let values: Vec<f64> = loss.into_data().iter().collect();
+    approx::assert_abs_diff_eq!(values[0], 2f64.ln(), epsilon = 1e-6);
+    approx::assert_abs_diff_eq!(values[1], 900.0 + 2f64.ln(), epsilon = 1e-3);
+    let gradient: Vec<f64> = logs.grad(&gradients).unwrap().into_data().iter().collect();
+    for (gradient, expected) in gradient.iter().zip([-1.0, 0.0, -1.0, 0.0]) {
+        approx::assert_abs_diff_eq!(*gradient, expected, epsilon = 1e-12);
+    }
 }

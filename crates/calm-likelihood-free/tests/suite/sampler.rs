@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use calm_fixtures::{Fixture, FixtureError};
-use calm_likelihood_free::{BatchSampler, ChunkSource, SamplerError};
+use calm_likelihood_free::{BatchSampler, ChunkSource, PoolSampler, SamplerError};
 use calm_nn::RandomStream;
 use proptest::prelude::*;
 
@@ -117,7 +117,9 @@ fn counts(case: &Fixture) -> Result<Vec<usize>, FixtureError> {
     let mut random = RandomStream::new(12);
     let mut counts = vec![0; source.probabilities.len()];
     for _ in 0..20_000 {
-        counts[sampler.sample(&mut source, &mut random)] += 1;
+        let (chunk, draws) = sampler.sample(&mut source, &mut random);
+        assert_eq!(draws, sampler.pool());
+        counts[chunk] += 1;
     }
     assert_eq!(source.drawn, 20_000 * sampler.pool());
     Ok(counts)

@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_softmax, silu};
 use burn::tensor::{Device, Tensor};
 use calm_likelihood_free::GenerativeHead;
-use calm_lm::LanguageModel;
+use calm_lm::{HeadKind, HeadSettings, LanguageModel, Objective};
 use calm_nn::{Cost, HostDraws, chunk_tensor};
 
 use crate::{lively, tokens};
@@ -121,4 +121,133 @@ fn auxiliary_heads_add_their_weighted_cross_entropy() {
         0.5 * named,
         max_relative = 1e-3
     );
+}
+
+/// Energy, log and Brier parts by their weights, of the same draws; the auxiliary heads aside.
+#[test]
+fn objectives_add_their_weighted_parts_of_the_same_draws() {
+    let device = Device::flex();
+    let (mut config, model) = lively(2, &device);
+    let plain = &model.language_model;
+    let (plain_flops, sizes) = (config.language_model_train_flops(8), config.clone());
+    config.objective = Objective {
+        energy: 0.5,
+        log: 2.0,
+        brier: 3.0,
+        draws: 3,
+    };
+    config.validate().unwrap();
+    let extra = 3 * sizes.autoencoder().decoder_macs() + 9 * 2 * 13;
+    let flops = config.language_model_train_flops(8) - plain_flops;
+    approx::assert_relative_eq!(flops, 4.0 * extra as f64 / 2.0, max_relative = 1e-9);
+    let mut lm = config.init_language_model(1, &device);
+    lm.backbone = plain.backbone.clone();
+    lm.head = plain.head.clone();
+
+    let batch = chunk_tensor(&tokens(12, 1), 1, 2, &device);
+    let found = lm.loss(&model.autoencoder, batch.clone(), &mut HostDraws::new(5));
+    let energy = plain.loss(&model.autoencoder, batch.clone(), &mut HostDraws::new(5));
+
+    // From plain operations: the first three of the eight draws that the energy score has.
+    let hidden = plain.backbone.forward(batch.clone().narrow(1, 0, 5));
+    let drawn = plain
+        .head
+        .sample(hidden.squeeze_dim::<2>(0), 8, &mut HostDraws::new(5));
+    let next = batch.narrow(1, 1, 5).reshape([10, 1]);
+    let p: Vec<Tensor<3>> = (0..3)
+        .map(|n| {
+            let latent = drawn.clone().narrow(0, n, 1).squeeze_dim::<2>(0);
+            log_softmax(model.autoencoder.logits(latent), 2) // [5, 2, 13]
+        })
+        .collect();
+    let of_truth = |n: usize| -> Vec<f64> {
+        let logs = p[n].clone().reshape([10, 13]).gather(1, next.clone());
+        logs.into_data().iter().collect()
+    };
+    let (mut log, mut brier) = (0.0, 0.0);
+    for at in 0..5 {
+        let chunk = |n: usize| [of_truth(n)[2 * at], of_truth(n)[2 * at + 1]];
+        let mean = (0..3)
+            .map(|n| (chunk(n)[0] + chunk(n)[1]).exp())
+            .sum::<f64>()
+            / 3.0;
+        log -= mean.ln() / 5.0;
+        let overlap = |n: usize, m: usize, k: usize| -> f64 {
+            let row = |n: usize| p[n].clone().slice([at..at + 1, k..k + 1, 0..13]).exp();
+            f64::from((row(n) * row(m)).sum().into_scalar::<f32>())
+        };
+        for j in 1..=2 {
+            let hit = |n: usize| chunk(n)[..j].iter().sum::<f64>().exp();
+            let hits = (0..3).map(hit).sum::<f64>() / 3.0;
+            let pairs = [(0, 1), (0, 2), (1, 2)];
+            let meet = |&(n, m): &(usize, usize)| (0..j).map(|k| overlap(n, m, k)).product::<f64>();
+            let meets = pairs.iter().map(meet).sum::<f64>() / 3.0;
+            brier -= (2.0 * hits - meets) / 10.0;
+        }
+    }
+    let part = |name: &str| -> f64 {
+        let (_, value) = found.parts.iter().find(|(part, _)| *part == name).unwrap();
+        f64::from(value.clone().into_scalar::<f32>())
+    };
+    approx::assert_relative_eq!(part("log"), log, max_relative = 1e-5);
+    approx::assert_relative_eq!(part("brier"), brier, max_relative = 1e-4);
+    let energy = f64::from(energy.total.into_scalar::<f32>());
+    let total = f64::from(found.total.into_scalar::<f32>());
+    let expected = 0.5 * energy + 2.0 * log + 3.0 * brier;
+    approx::assert_relative_eq!(total, expected, max_relative = 1e-5);
+}
+
+/// Without the energy score too, and the decoder that the gradients pass through gets none.
+#[test]
+fn by_probabilities_alone_every_parameter_learns() {
+    let device = Device::flex();
+    let (mut config, model) = lively(2, &device);
+    config.objective = Objective {
+        energy: 0.0,
+        log: 1.0,
+        brier: 1.0,
+        draws: 2,
+    };
+    let mut lm = config.init_language_model(1, &device);
+    lm.backbone = model.language_model.backbone.clone();
+    lm.head = model.language_model.head.clone();
+    let lm = lm.train();
+    let batch = chunk_tensor(&tokens(24, 2), 1, 2, &device.clone().autodiff());
+    let loss = lm.loss(&model.autoencoder, batch, &mut HostDraws::new(1));
+    let names: Vec<&str> = loss.parts.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["log", "brier"]);
+    let grads = GradientsParams::from_grads(loss.total.backward(), &lm);
+    let parameters = burn::module::list_param_ids(&lm).len();
+    assert_eq!(grads.len(), parameters, "a parameter without a gradient");
+}
+
+#[test]
+fn objectives_that_no_head_can_be_trained_by_are_refused() {
+    let (config, _) = lively(2, &Device::flex());
+    let head = &config.head;
+    let refused = |objective: Objective, head: &HeadSettings| {
+        let error = objective.validate(head).expect_err("refused");
+        error.to_string()
+    };
+    let usual = Objective::default();
+    let of = |energy, log, brier, draws| Objective {
+        energy,
+        log,
+        brier,
+        draws,
+    };
+    assert!(usual.validate(head).is_ok());
+    assert!(refused(of(-1.0, 0.0, 0.0, 4), head).contains("model.objective.energy"));
+    assert!(refused(of(0.0, f64::NAN, 0.0, 4), head).contains("model.objective.log"));
+    assert!(refused(of(0.0, 0.0, 0.0, 4), head).contains("one part at least"));
+    assert!(refused(of(0.0, 0.0, 1.0, 1), head).contains("draws"));
+    assert!(refused(of(0.0, 1.0, 0.0, 0), head).contains("draws"));
+    assert!(refused(of(1.0, 1.0, 0.0, 9), head).contains("samples"));
+    assert!(of(0.0, 1.0, 0.0, 9).validate(head).is_ok());
+    let flow = HeadSettings {
+        kind: HeadKind::Flow,
+        ..head.clone()
+    };
+    assert!(refused(of(1.0, 1.0, 0.0, 4), &flow).contains("kind"));
+    assert!(usual.validate(&flow).is_ok());
 }

@@ -11,7 +11,7 @@ mod rollout;
 use burn::tensor::Device;
 use calm_lm::{
     AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, HeadSettings,
-    LocalDecoderSettings, ModelConfig,
+    LocalDecoderSettings, ModelConfig, Objective,
 };
 use calm_nn::{Init, RandomStream, TransformerConfig};
 
@@ -28,6 +28,7 @@ pub(crate) fn config(k: usize) -> ModelConfig {
         init_std: 0.02,
         zero_init_residual: false,
         aux_weight: 0.0,
+        objective: Objective::default(),
         autoencoder: AutoencoderSettings {
             hidden_size: 16,
             intermediate_size: 20,
