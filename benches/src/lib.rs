@@ -5,9 +5,11 @@
 //! assert_eq!(nano.window % nano.chunk_size, 0);
 //! ```
 
+pub mod cold;
 pub mod growth;
 pub mod jobs;
 pub mod timing;
+pub mod variation;
 
 use burn::tensor::Device;
 use calm_lm::{CalmModel, ModelConfig};

@@ -12,6 +12,9 @@ const DEVICE_VARIABLE: &str = "CALM_BENCH_DEVICE";
 /// What the standard jobs can be asked for; they are a program of their own.
 const JOBS: [&str; 3] = ["steps", "peer", "growth"];
 
+/// Low temperatures: another.
+const DECODE: &str = "decode";
+
 /// `bench [NAME] [--device D] [ARGS...]`: the standard jobs (`steps`), the same beside PyTorch
 /// (`peer`), how a step's time grows with its sizes (`growth`), one bench, or all benches where no
 /// name is given; `ARGS` go to the program. An unknown name is cargo's to refuse: it knows them.
@@ -25,15 +28,11 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     let mut rest = &args[usize::from(name.is_some())..];
     match name {
         Some(job) if JOBS.iter().any(|known| job == known) => {
-            command.args([
-                "run",
-                "--release",
-                "--package",
-                "calm-benches",
-                "--bin",
-                "jobs",
-            ]);
+            command.args(program("jobs"));
             rest = &args;
+        }
+        Some(job) if job == DECODE => {
+            command.args(program(DECODE));
         }
         Some(bench) => {
             let package = ["bench", "--package", "calm-benches", "--bench"];
@@ -53,4 +52,10 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
         .arg("--")
         .args(rest.iter().filter(|word| *word != "--"));
     process::status(&mut command)
+}
+
+/// Runs a program of the benches.
+fn program(name: &str) -> [&str; 6] {
+    let package = "calm-benches";
+    ["run", "--release", "--package", package, "--bin", name]
 }

@@ -35,7 +35,8 @@ The calm program, built with the feature that --device needs (default flex):
 
 The repository:
   bench     the standard jobs (steps), the same beside PyTorch (peer), how a step's time grows
-            with its sizes (growth), or the benches of benches/benches:
+            with its sizes (growth), what low temperatures cost (decode), or the benches of
+            benches/benches:
             bench [NAME] [--device D] [ARGS...]
   tidy      check the repository's rules; one line for each violation
   ci        run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]

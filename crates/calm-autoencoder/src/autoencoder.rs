@@ -121,10 +121,28 @@ impl AutoencoderConfig {
     /// Multiply-accumulates of decoding one chunk, the `V * d` scores of all K positions
     /// included.
     pub fn decoder_macs(&self) -> u64 {
+        self.begin_macs() + self.chunk_size as u64 * self.position_macs()
+    }
+
+    /// The part of [`AutoencoderConfig::decoder_macs`] that a chunk takes once
+    /// ([`GreedyDecoder::begin`]).
+    pub fn begin_macs(&self) -> u64 {
         let [k, d, l] =
             [self.chunk_size, self.settings.hidden_size, self.latent_size].map(|x| x as u64);
-        let logits = k * d * self.vocab_size as u64;
-        self.block_macs(self.settings.decoder_layers) + k * d * d + d * l + logits
+        let blocks = self.decoder_block_macs();
+        blocks + k * d * d + d * l
+    }
+
+    /// The part that each of the K positions takes ([`BegunChunks::tokens`]).
+    pub fn position_macs(&self) -> u64 {
+        let scores = self.settings.hidden_size * self.vocab_size;
+        self.decoder_block_macs() + scores as u64
+    }
+
+    /// Of either half of the decoder's blocks, applied once.
+    fn decoder_block_macs(&self) -> u64 {
+        let c = &self.settings;
+        SwiGlu::weights(c.hidden_size, c.intermediate_size) * (c.decoder_layers / 2) as u64
     }
 
     fn block_macs(&self, layers: usize) -> u64 {

@@ -78,6 +78,8 @@ pub struct Spent {
     pub chunks: usize,
     /// Draws of the head.
     pub draws: usize,
+    /// Positions of chunks decoded, K of a draw that is decoded to its end.
+    pub positions: usize,
     /// Chunks that the exact sampler accepted, or that are one draw at T = 1.
     pub exact: usize,
 }
@@ -185,7 +187,8 @@ impl<'a> Generator<'a> {
         let (decoder, choice) = (&self.decoder, &mut self.choice);
         let (chosen, spent) = choose(decoder, k, going.len(), sampler, choice, draw);
         self.spent.chunks += going.len();
-        self.spent.draws += spent;
+        self.spent.draws += spent.draws;
+        self.spent.positions += spent.positions;
         self.spent.exact += if exact { going.len() } else { 0 };
         for (row, chunk) in going.into_iter().zip(chosen) {
             chunks[row] = chunk;
@@ -221,6 +224,7 @@ impl<'a> Generator<'a> {
             going.retain_mut(|(row, attempts)| {
                 let pool = drawn.next().expect("draws for every row").chunks_exact(k);
                 spent.draws += n;
+                spent.positions += n * k;
                 let Some(found) = attempts.push(pool.map(<[u32]>::to_vec).collect(), choice) else {
                     return true;
                 };

@@ -1,6 +1,7 @@
 //! Choosing from pools of draws, each decoded only as far as it decides anything.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use burn::tensor::Tensor;
 use calm_autoencoder::{BegunChunks, GreedyDecoder};
@@ -9,11 +10,10 @@ use calm_nn::RandomStream;
 
 use crate::rollout::read_tokens;
 
-/// One chunk for each of `rows` contexts, by the sampler, and how many draws that took: up to the
-/// rounding of products of other sizes, the chunk that it would choose if all draws were decoded to
-/// their ends.
+/// One chunk for each of `rows` contexts, by the sampler, and what that took: up to the rounding of
+/// products of other sizes, the chunk that it would choose if all draws were decoded to their ends.
 ///
-/// A draw whose first tokens no other draw of its pool shares counts once, whatever follows. It is
+/// A draw whose first token no other draw of its pool shares counts once, whatever follows. It is
 /// decoded no further, unless it is chosen.
 ///
 /// `draw` gives so many latents for each of the contexts that it is told, `[contexts * draws, l]`,
@@ -25,14 +25,18 @@ pub(crate) fn choose<S: PoolSampler>(
     sampler: &S,
     random: &mut RandomStream,
     mut draw: impl FnMut(&[usize], usize) -> Tensor<2>,
-) -> (Vec<Vec<u32>>, usize) {
+) -> (Vec<Vec<u32>>, Effort) {
     let all: Vec<usize> = (0..rows).collect();
     let (none, one): (&[u32], &[u32]) = (&[], &[0]);
     if sampler.lacking::<&[u32]>(&[]) == 1 && sampler.lacking(&[one]) == 0 {
         // Pools of one draw: all positions at once.
         let tokens = read_tokens(decoder.decode(draw(&all, 1)));
         let chunks = tokens.chunks_exact(chunk_size);
-        return (chunks.map(<[u32]>::to_vec).collect(), rows);
+        let effort = Effort {
+            draws: rows,
+            positions: rows * chunk_size,
+        };
+        return (chunks.map(<[u32]>::to_vec).collect(), effort);
     }
     let mut draws = Draws {
         begun: None,
@@ -47,13 +51,13 @@ pub(crate) fn choose<S: PoolSampler>(
             .filter(|&row| lacking[row] > 0)
             .collect();
         draws.begin(decoder, draw(&going, n), &going, n, &mut pools);
-        for position in 0..chunk_size {
-            let agreeing: Vec<usize> = going
-                .iter()
-                .flat_map(|&row| draws.agreeing(position, &pools[row]))
-                .collect();
-            draws.decode(position, agreeing);
-        }
+        // First tokens, then in one go the rest where those agree: a pass over the vocabulary for
+        // every position would cut a few draws more and take longer.
+        let fresh = draws.fresh();
+        draws.decode(0..1, fresh);
+        let agreeing = going.iter().flat_map(|&row| draws.agreeing(&pools[row]));
+        let agreeing = agreeing.collect();
+        draws.decode(1..chunk_size, agreeing);
         for row in going {
             lacking[row] = sampler.lacking(&draws.chunks(&pools[row]));
         }
@@ -64,14 +68,23 @@ pub(crate) fn choose<S: PoolSampler>(
         .iter()
         .map(|pool| pool[sampler.choose(&draws.chunks(pool), random)])
         .collect();
-    for position in 0..chunk_size {
-        let short = |&draw: &usize| draws.tokens[draw].len() == position;
-        let short = chosen.iter().copied().filter(short).collect();
-        draws.decode(position, short);
-    }
-    let spent = draws.tokens.len();
+    let short = |&draw: &usize| draws.tokens[draw].len() < chunk_size;
+    let short = chosen.iter().copied().filter(short).collect();
+    draws.decode(1..chunk_size, short);
+    let effort = Effort {
+        draws: draws.tokens.len(),
+        positions: draws.tokens.iter().map(Vec::len).sum(),
+    };
     let take = |draw: usize| std::mem::take(&mut draws.tokens[draw]);
-    (chosen.into_iter().map(take).collect(), spent)
+    (chosen.into_iter().map(take).collect(), effort)
+}
+
+/// What choosing took.
+pub(crate) struct Effort {
+    /// Latents drawn.
+    pub draws: usize,
+    /// Positions of chunks decoded.
+    pub positions: usize,
 }
 
 /// Draws of all contexts, named by the order in which they were made.
@@ -108,31 +121,32 @@ impl<'a> Draws<'a> {
         pool.iter().map(of).collect()
     }
 
-    /// The draws of a pool of which `length` tokens are known, shared with another draw of it.
-    fn agreeing(&self, length: usize, pool: &[usize]) -> Vec<usize> {
-        let mut counts: HashMap<&[u32], u32> = HashMap::new();
-        for &draw in pool {
-            let known = &self.tokens[draw];
-            if known.len() >= length {
-                *counts.entry(&known[..length]).or_default() += 1;
-            }
-        }
-        let going = pool.iter().copied();
-        going
-            .filter(|&draw| self.tokens[draw].len() == length)
-            .filter(|&draw| counts[self.tokens[draw].as_slice()] > 1)
-            .collect()
+    /// The draws of which nothing is known.
+    fn fresh(&self) -> Vec<usize> {
+        let all = 0..self.tokens.len();
+        all.filter(|&draw| self.tokens[draw].is_empty()).collect()
     }
 
-    /// The tokens of some draws at `position`.
-    fn decode(&mut self, position: usize, mut draws: Vec<usize>) {
-        let Some(begun) = self.begun.as_ref().filter(|_| !draws.is_empty()) else {
+    /// The draws of a pool of which the first token alone is known, and shared with another draw.
+    fn agreeing(&self, pool: &[usize]) -> Vec<usize> {
+        let mut counts: HashMap<u32, u32> = HashMap::new();
+        for &draw in pool {
+            *counts.entry(self.tokens[draw][0]).or_default() += 1;
+        }
+        let shared = |&draw: &usize| matches!(self.tokens[draw][..], [first] if counts[&first] > 1);
+        pool.iter().copied().filter(shared).collect()
+    }
+
+    /// The tokens of some draws at `positions`, which follow those that are known.
+    fn decode(&mut self, positions: Range<usize>, mut draws: Vec<usize>) {
+        let wanted = !draws.is_empty() && !positions.is_empty();
+        let Some(begun) = self.begun.as_ref().filter(|_| wanted) else {
             return;
         };
         draws.sort_unstable();
-        let tokens = read_tokens(begun.tokens(position, &draws));
-        for (draw, token) in draws.into_iter().zip(tokens) {
-            self.tokens[draw].push(token);
+        let tokens = read_tokens(begun.tokens(positions.clone(), &draws));
+        for (draw, tokens) in draws.into_iter().zip(tokens.chunks_exact(positions.len())) {
+            self.tokens[draw].extend_from_slice(tokens);
         }
     }
 }
@@ -184,7 +198,7 @@ mod tests {
                 let all = latent.clone();
                 let (found, spent) =
                     choose(&decoder, k, pools, &sampler, again, |_, _| all.clone());
-                assert_eq!(spent, pools * pool);
+                assert_eq!(spent.draws, pools * pool);
                 assert_eq!(
                     found, expected,
                     "K = {k}, n = {power}, {distinct} of {pool}"
@@ -196,7 +210,7 @@ mod tests {
                 };
                 let of_pool = |first: usize| {
                     let pool: Vec<usize> = (first..first + pool).collect();
-                    draws.agreeing(1, &pool).len()
+                    draws.agreeing(&pool).len()
                 };
                 let going: usize = (0..whole.len()).step_by(pool).map(of_pool).sum();
                 partial += usize::from(going > 0 && going < whole.len());
@@ -240,7 +254,8 @@ mod tests {
                 tensor(values.collect())
             },
         );
-        assert_eq!(spent, drawn.iter().sum::<usize>());
+        assert_eq!(spent.draws, drawn.iter().sum::<usize>());
+        assert!((spent.draws..=spent.draws * k).contains(&spent.positions));
         assert!(drawn[0] < drawn[rows - 1], "one pace for all: {drawn:?}");
         let mut random = RandomStream::new(1);
         for (row, found) in found.iter().enumerate() {

@@ -130,7 +130,7 @@ impl CalmRollout<'_> {
             if going.is_empty() {
                 break;
             }
-            let tokens = begun.tokens(position, &rows_of(&going, alive));
+            let tokens = begun.tokens(position..position + 1, &rows_of(&going, alive));
             for (a, token) in going.iter().zip(read_tokens(tokens)) {
                 starts[a.start].draws[a.draw].push(token);
             }

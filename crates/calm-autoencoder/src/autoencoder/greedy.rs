@@ -1,5 +1,7 @@
 //! Decoding to the most likely tokens, as evaluation and generation do all the time.
 
+use std::ops::Range;
+
 use burn::tensor::{Int, Tensor};
 use calm_kernels::ArgmaxTable;
 
@@ -61,27 +63,27 @@ impl BegunChunks<'_> {
         self.expanded = Tensor::cat(vec![self.expanded.clone(), more], 0);
     }
 
-    /// The most likely tokens at `position` of some chunks, which are named in increasing order.
+    /// The most likely tokens at some positions of some chunks, which are named in increasing order.
     ///
     /// # Shapes
-    /// - output: `[chunks.len()]`
+    /// - output: `[chunks.len(), positions.len()]`
     ///
     /// # Panics
-    /// Where the position or a chunk does not exist.
-    pub fn tokens(&self, position: usize, chunks: &[usize]) -> Tensor<1, Int> {
-        let x: Tensor<2> = self
-            .expanded
-            .clone()
-            .narrow(1, position, 1)
-            .squeeze_dim::<2>(1);
-        let x = if chunks.len() == x.dims()[0] {
+    /// Where a position or a chunk does not exist.
+    pub fn tokens(&self, positions: Range<usize>, chunks: &[usize]) -> Tensor<2, Int> {
+        let [all, _, d] = self.expanded.dims();
+        let x = self.expanded.clone();
+        let x = x.narrow(1, positions.start, positions.len());
+        let x = if chunks.len() == all {
             x
         } else {
             let rows: Vec<i32> = chunks.iter().map(|&chunk| chunk as i32).collect();
             let rows = Tensor::from_ints(rows.as_slice(), &x.device());
             x.select(0, rows)
         };
+        let x = x.reshape([chunks.len() * positions.len(), d]);
         let hidden = self.decoder.autoencoder.decoder.per_token(x);
-        self.decoder.table.search(hidden)
+        let best = self.decoder.table.search(hidden);
+        best.reshape([chunks.len(), positions.len()])
     }
 }
