@@ -1,6 +1,8 @@
 //! BrierLM: the quality of a language model from samples alone.
+//!
+//! Positions that are not to be scored are left out by whoever adds starts to a [`BrierAccumulator`].
 
-use calm_nn::{Draws, MAX_N};
+use calm_nn::{Draws, MAX_N, RandomStream};
 
 /// One scored start: the true next tokens and what the model drew instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +95,7 @@ pub struct BrierAccumulator {
 }
 
 impl BrierAccumulator {
-    /// Adds the starts of one window.
+    /// Adds the starts of one window, those that count; a window without any adds nothing.
     pub fn add_window(&mut self, values: impl IntoIterator<Item = [f64; MAX_N]>) {
         let mut sums = [0.0; MAX_N];
         let mut count = 0.0;
@@ -106,6 +108,48 @@ impl BrierAccumulator {
         if count > 0.0 {
             self.windows.push((sums, count));
         }
+    }
+
+    /// Limits between which BrierLM lies with a probability of `level`, by the percentiles of `rounds`
+    /// bootstrap samples of windows; `None` with fewer than two windows.
+    ///
+    /// For what is drawn as a whole, windows or documents, each added as one. It has limits where
+    /// [`BrierEstimate::brier_lm_se`] is undefined, 0 among them.
+    ///
+    /// # Panics
+    /// Where the level is not inside (0, 1), or there are no rounds.
+    pub fn interval(
+        &self,
+        level: f64,
+        rounds: usize,
+        random: &mut RandomStream,
+    ) -> Option<[f64; 2]> {
+        assert!(
+            level > 0.0 && level < 1.0 && rounds > 0,
+            "a level and rounds"
+        );
+        let windows = &self.windows;
+        if windows.len() < 2 {
+            return None;
+        }
+        let no_covariance = [[0.0; MAX_N]; MAX_N];
+        let mut values: Vec<f64> = (0..rounds)
+            .map(|_| {
+                let (mut sums, mut positions) = ([0.0; MAX_N], 0.0);
+                for _ in windows {
+                    let (of_window, count) = &windows[random.below(windows.len())];
+                    positions += count;
+                    sums.iter_mut()
+                        .zip(of_window)
+                        .for_each(|(sum, x)| *sum += x);
+                }
+                brier_lm(&sums.map(|sum| sum / positions), &no_covariance).0
+            })
+            .collect();
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| values[((rounds - 1) as f64 * share).round() as usize];
+        let outside = (1.0 - level) / 2.0;
+        Some([at(outside), at(1.0 - outside)])
     }
 
     /// Means of every window that was added, in order.

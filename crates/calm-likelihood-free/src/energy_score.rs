@@ -1,6 +1,6 @@
 //! The energy score: a strictly proper scoring rule that needs only samples.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 
 /// The two expectations of the energy score, per position.
 #[derive(Clone, Debug)]
@@ -16,6 +16,18 @@ impl EnergyScore {
     /// loss, not a measure of quality: its scale is that of the latent space.
     pub fn loss(&self) -> Tensor<1> {
         self.attraction.clone() * 2.0 - self.repulsion.clone()
+    }
+
+    /// Mean of [`EnergyScore::loss`] over the positions that count; the others get no gradient,
+    /// whatever is in them.
+    ///
+    /// # Shapes
+    /// - counts: `[positions]`
+    /// - output: `[1]`; 0 where no position counts
+    pub fn masked_loss(&self, counts: Tensor<1, Bool>) -> Tensor<1> {
+        let others = counts.clone().bool_not();
+        let number = counts.float().sum().clamp_min(1.0);
+        self.loss().mask_fill(others, 0.0).sum() / number
     }
 }
 

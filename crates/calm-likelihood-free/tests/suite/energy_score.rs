@@ -299,3 +299,98 @@ fn a_single_sample_is_refused() {
         1.0,
     );
 }
+
+/// A target on three points of a line, and models that put weight w on the first.
+const POINTS: [f32; 3] = [0.0, 1.0, 3.0];
+const TARGET: [f64; 3] = [0.3, 0.5, 0.2];
+
+fn with_first(w: f64) -> [f64; 3] {
+    let others = (1.0 - w) / 0.7;
+    [w, 0.5 * others, 0.2 * others]
+}
+
+/// `2 E||x - y||^alpha - E||x - x'||^alpha`, enumerated.
+fn expected(model: &[f64; 3], alpha: f64) -> f64 {
+    let mut score = 0.0;
+    for i in 0..3 {
+        for j in 0..3 {
+            let distance = f64::from((POINTS[i] - POINTS[j]).abs()).powf(alpha);
+            score += (2.0 * model[i] * TARGET[j] - model[i] * model[j]) * distance;
+        }
+    }
+    score
+}
+
+/// The score of drawn samples is unbiased for the enumerated one (five standard errors: a false alarm
+/// has a probability below 1e-5; seeds are fixed), and the enumerated one is least at the target.
+#[test]
+fn the_score_is_strictly_proper() {
+    let device = Device::flex();
+    let positions = 20_000;
+    let mut random = RandomStream::new(11);
+    let mut points = |weights: &[f64; 3], n: usize| {
+        let drawn: Vec<f32> = (0..n * positions)
+            .map(|_| POINTS[crate::draw(weights, &mut random)])
+            .collect();
+        let data = burn::tensor::TensorData::new(drawn, [n, positions, 1]);
+        Tensor::<3>::from_data(data, &device)
+    };
+    for alpha in [0.5, 1.0, 1.5] {
+        for w in [0.1, 0.25, 0.3, 0.35, 0.6] {
+            let model = with_first(w);
+            let exact = expected(&model, alpha);
+            if w != 0.3 {
+                assert!(
+                    exact > expected(&TARGET, alpha) + 1e-4,
+                    "alpha {alpha}, w {w}"
+                );
+            }
+            let score = energy_score(points(&model, 3), points(&TARGET, 2), alpha).loss();
+            let values: Vec<f64> = score.into_data().iter().collect();
+            let n = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / n;
+            let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            // Gram products in f32 can't tell a squared distance of 0 from one of 4e-7 times the
+            // points' squares.
+            let rounding = 2.0 * (4e-7f64 * 18.0).powf(alpha / 2.0);
+            let off = (mean - exact).abs();
+            assert!(
+                off < 5.0 * (variance / n).sqrt() + rounding,
+                "alpha {alpha}, w {w}: {mean} of {exact}"
+            );
+        }
+    }
+    // At 2 it no longer tells: another distribution of the same mean scores alike.
+    let shifted = [1.0 - 1.1 / 3.0, 0.0, 1.1 / 3.0];
+    approx::assert_abs_diff_eq!(
+        expected(&shifted, 2.0),
+        expected(&TARGET, 2.0),
+        epsilon = 1e-9
+    );
+}
+
+#[test]
+fn positions_that_do_not_count_change_nothing() {
+    let device = Device::flex();
+    let autodiff = device.clone().autodiff();
+    let mut random = RandomStream::new(5);
+    let samples = points(N, 4, &mut random, &device).into_data();
+    let targets = points(M, 4, &mut random, &device);
+    let leaf = Tensor::<3>::from_data(samples, &autodiff).require_grad();
+    let score = energy_score(leaf.clone(), Tensor::from_inner(targets), 1.0);
+    let counts = Tensor::<1, burn::tensor::Bool>::from_data([true, false, true, false], &autodiff);
+    let loss = score.masked_loss(counts);
+    let each: Vec<f32> = score.loss().into_data().iter().collect();
+    let gradients = loss.clone().backward();
+    approx::assert_relative_eq!(
+        loss.into_scalar::<f32>(),
+        (each[0] + each[2]) / 2.0,
+        max_relative = 1e-6
+    );
+    let gradient = leaf.grad(&gradients).unwrap().square().sum_dims(&[0, 2]);
+    let gradient: Vec<f32> = gradient.into_data().iter().collect();
+    assert!(gradient[0] > 0.0 && gradient[2] > 0.0, "{gradient:?}");
+    assert_eq!((gradient[1], gradient[3]), (0.0, 0.0));
+    let none = Tensor::<1, burn::tensor::Bool>::from_data([false; 4], &autodiff);
+    assert_eq!(score.masked_loss(none).into_scalar::<f32>(), 0.0);
+}

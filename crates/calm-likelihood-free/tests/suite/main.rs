@@ -4,6 +4,7 @@ mod brier;
 mod brier_golden;
 mod energy_head;
 mod energy_score;
+mod enumerable;
 mod exact;
 mod growing;
 mod heads;
