@@ -1,5 +1,6 @@
 //! What a chunk costs at a low temperature: the paper's batch rule as it stands beside growing pools.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -235,15 +236,21 @@ fn growing(power: u32) -> GrowingSampler {
     GrowingSampler::new(1.0 / f64::from(power), POOL).expect("1/n")
 }
 
+/// How often each distinct chunk of a pool was drawn, in no order.
+pub fn counts(pool: &[Vec<u32>]) -> Vec<f64> {
+    let mut counts = HashMap::<&[u32], f64>::new();
+    for chunk in pool {
+        *counts.entry(chunk).or_default() += 1.0;
+    }
+    counts.into_values().collect()
+}
+
 /// Distinct chunks, and the share of pairs that are equal, of each pool, on average.
 pub fn diversity(pools: &[Vec<Vec<u32>>]) -> (f64, f64) {
     let of = |pool: &Vec<Vec<u32>>| {
-        let mut counts = std::collections::HashMap::<&[u32], f64>::new();
-        for chunk in pool {
-            *counts.entry(chunk).or_default() += 1.0;
-        }
+        let counts = counts(pool);
         let n = pool.len() as f64;
-        let equal: f64 = counts.values().map(|c| c * (c - 1.0)).sum();
+        let equal: f64 = counts.iter().map(|c| c * (c - 1.0)).sum();
         (counts.len() as f64, equal / (n * (n - 1.0)))
     };
     let count = pools.len() as f64;

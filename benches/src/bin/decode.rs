@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use calm_benches::cold::{POOL, Subject, Way, diversity, shape};
+use calm_benches::cold::{POOL, Subject, Way, counts, diversity, shape};
 use calm_benches::variation::{Enumerable, Variation};
 use calm_benches::{device, tokens};
 use calm_data::CacheDir;
@@ -38,7 +38,10 @@ const ZIPF: [(usize, f64); 7] = [
 /// One model, sampler and temperature.
 #[derive(Serialize)]
 struct Row {
+    /// `nano` (whatever run is given), `calm-m` or an enumerable distribution.
     model: String,
+    /// `batch`: the paper's rule, all draws decoded to their ends by the scores of all tokens. `cheap`:
+    /// growing pools.
     sampler: &'static str,
     temperature: f64,
     /// Draws for a chunk at most.
@@ -84,9 +87,10 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let device = device();
     let mut rows = enumerable(pools);
 
+    let name = std::env::var("CALM_BENCH_DEVICE").unwrap_or_else(|_| "flex".to_owned());
     let trained = match from {
         Some(run) => run,
-        None => nano(&device)?,
+        None => nano(&device, &name)?,
     };
     let subject = of_run(&trained, &device)?;
     let (distinct, equal) = diversity(&subject.pools(8, POOL, &device));
@@ -212,11 +216,7 @@ fn of_pools(subject: &Subject, pools: usize, device: &Device) {
         "after     distinct of 20,000  equal pairs  T    batch: total variation, draws   cheap"
     );
     for (i, pool) in subject.pools(6, 20_000, device).iter().enumerate() {
-        let mut counts = std::collections::HashMap::<&[u32], f64>::new();
-        for chunk in pool {
-            *counts.entry(chunk).or_default() += 1.0;
-        }
-        let law = Enumerable::new(counts.into_values().collect());
+        let law = Enumerable::new(counts(pool));
         for power in 2..=3 {
             let [(_, batch), (_, cheap)] = variations(&law, power, pools);
             println!(
@@ -235,11 +235,20 @@ fn of_pools(subject: &Subject, pools: usize, device: &Device) {
 }
 
 /// A trained `nano`, made once.
-fn nano(device: &Device) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+fn nano(device: &Device, name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let out = root.join("target/bench-decode/nano");
+    let wanted = preset::resolve("nano", &[])?;
     if out.join("summary.json").is_file() {
-        return Ok(out);
+        let found = std::fs::read_to_string(RunDir::open(&out)?.config())?;
+        return match preset::same(&found, &preset::to_toml(&wanted)?) {
+            true => Ok(out),
+            false => Err(format!(
+                "{} was trained by another preset: remove it, or give it with --run",
+                out.display()
+            )
+            .into()),
+        };
     }
     eprintln!("training preset nano in {}", out.display());
     let cache = CacheDir::default_location()?;
@@ -248,7 +257,7 @@ fn nano(device: &Device) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
         out: out.clone(),
         stages: Stages::All,
         device,
-        device_name: "flex",
+        device_name: name,
         cache: &cache,
         interrupt: &interrupt,
     };
@@ -262,7 +271,7 @@ fn nano(device: &Device) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     let (info, observe) = (RunInfo::default(), &mut observe);
     let end = match RunDir::open(&out) {
         Ok(_) => calm_train::resume(&options, observe)?,
-        Err(_) => calm_train::train(preset::resolve("nano", &[])?, info, &options, observe)?,
+        Err(_) => calm_train::train(wanted, info, &options, observe)?,
     };
     match end {
         RunEnd::Complete => Ok(out),

@@ -60,7 +60,7 @@ struct Row {
     infer_flops_per_token: f64,
     /// The same without the decoder.
     infer_flops_per_token_without_autoencoder: f64,
-    /// With `samples` draws a chunk; equal to the former for a token model.
+    /// With `samples` draws a chunk, all decoded to their ends; equal to the former for a token model.
     low_temperature_flops_per_token: f64,
     samples: u64,
     /// Key/value cache, f32.

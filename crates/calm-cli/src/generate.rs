@@ -31,15 +31,16 @@ pub struct Args {
     /// Tokens to generate at most.
     #[arg(long, default_value_t = 200)]
     tokens: usize,
-    /// CALM: draws per chunk at most, below temperature 1 [default: 200; with --exact 2000].
+    /// CALM: draws per chunk at most, below temperature 1; with --batch exactly as many [default: 200;
+    /// with --exact 2000].
     #[arg(long)]
     pool: Option<usize>,
     /// CALM: sample by rejection, without bias but for the chunks that --pool draws don't suffice for:
     /// of these the batch rule chooses one.
     #[arg(long, conflicts_with = "batch")]
     exact: bool,
-    /// CALM: the paper's batch rule, from --pool draws for every chunk; otherwise pools grow as far as
-    /// they must and the rule is corrected.
+    /// CALM: the paper's batch rule, from --pool draws for every chunk; otherwise a pool grows until
+    /// enough of it agrees, and the rule is corrected.
     #[arg(long)]
     batch: bool,
     /// Seed of all draws.

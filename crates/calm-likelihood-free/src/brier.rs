@@ -110,11 +110,12 @@ impl BrierAccumulator {
         }
     }
 
-    /// Limits between which BrierLM lies with a probability of `level`, by the percentiles of `rounds`
-    /// bootstrap samples of windows; `None` with fewer than two windows.
+    /// Confidence limits of BrierLM, by the percentiles of `rounds` bootstrap samples of windows (Efron,
+    /// 1979); `None` with fewer than two windows.
     ///
-    /// For what is drawn as a whole, windows or documents, each added as one. It has limits where
-    /// [`BrierEstimate::brier_lm_se`] is undefined, 0 among them.
+    /// For what is drawn as a whole, windows or documents, each added as one. They cover what is true
+    /// with a probability of about `level`, somewhat less where windows are few. There are limits where
+    /// [`BrierEstimate::brier_lm_se`] is undefined; both are 0 where every sample is cut off there.
     ///
     /// # Panics
     /// Where the level is not inside (0, 1), or there are no rounds.

@@ -18,13 +18,21 @@ impl EnergyScore {
         self.attraction.clone() * 2.0 - self.repulsion.clone()
     }
 
-    /// Mean of [`EnergyScore::loss`] over the positions that count; the others get no gradient,
-    /// whatever is in them.
+    /// Mean of [`EnergyScore::loss`] over the positions that count; the others get no gradient, as
+    /// long as their numbers are finite.
     ///
     /// # Shapes
     /// - counts: `[positions]`
     /// - output: `[1]`; 0 where no position counts
+    ///
+    /// # Panics
+    /// Where the positions are others than the score's.
     pub fn masked_loss(&self, counts: Tensor<1, Bool>) -> Tensor<1> {
+        assert_eq!(
+            counts.dims(),
+            self.attraction.dims(),
+            "one entry a position"
+        );
         let others = counts.clone().bool_not();
         let number = counts.float().sum().clamp_min(1.0);
         self.loss().mask_fill(others, 0.0).sum() / number

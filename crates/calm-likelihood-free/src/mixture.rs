@@ -83,6 +83,7 @@ pub fn mixture_brier(true_probabilities: &[Vec<f64>], overlaps: &[Vec<f64>]) -> 
 ///
 /// To be minimised. In expectation it lies above `-ln P(y)`, the less the more draws ([`log_score`]), so
 /// it is strictly proper in the limit alone; at N = 1 every draw is asked to be the whole distribution.
+/// Where every draw has a log-likelihood of minus infinity it is no number.
 ///
 /// # Shapes
 /// - log_likelihoods: `ln p(y | z_n)`, `[positions, N]`
@@ -99,8 +100,8 @@ pub fn log_score_loss(log_likelihoods: Tensor<2>) -> Tensor<1> {
 /// Brier loss of every prefix under the mixture of a position's N draws: the terms of
 /// [`mixture_brier`], negated, to be minimised.
 ///
-/// The estimate is unbiased at any N >= 2 and the Brier score strictly proper, so among all
-/// distributions over chunks the text's own has the least expectation.
+/// The estimate is unbiased at any N >= 2 and the Brier score proper, so no distribution over prefixes
+/// has a lower expectation than the text's own; over whole chunks, K tokens, every other's is higher.
 ///
 /// # Shapes
 /// - hits: `p_nk(y_k)`, `[positions, N, K]`

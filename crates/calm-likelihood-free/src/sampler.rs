@@ -32,10 +32,7 @@ pub trait PoolSampler {
     fn lacking<C: Eq + Hash>(&self, pool: &[C]) -> usize;
 
     /// The probability of each distinct chunk of a pool, by the index of its first occurrence and in
-    /// that order; those that are never chosen may be missing.
-    ///
-    /// # Panics
-    /// Where the pool is empty.
+    /// that order; those that are never chosen may be missing, and an empty pool has none.
     fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)>;
 
     /// The index of the chosen chunk in a pool.
@@ -58,6 +55,9 @@ pub trait PoolSampler {
     }
 
     /// One chunk from `source`, and how many draws it took.
+    ///
+    /// # Panics
+    /// Where the source draws nothing.
     fn sample<S: ChunkSource>(
         &self,
         source: &mut S,
@@ -67,7 +67,11 @@ pub trait PoolSampler {
         loop {
             match self.lacking(&pool) {
                 0 => break,
-                more => pool.extend(source.draw(more)),
+                more => {
+                    let drawn = source.draw(more);
+                    assert!(!drawn.is_empty(), "a source that draws nothing");
+                    pool.extend(drawn);
+                }
             }
         }
         let (draws, chosen) = (pool.len(), self.choose(&pool, random));
@@ -95,7 +99,7 @@ pub(crate) fn count<C: Eq + Hash>(pool: &[C]) -> Vec<(usize, u32)> {
 pub enum SamplerError {
     /// The batch sampler needs T = 1/n.
     #[error(
-        "temperature {temperature} is not 1/n for a whole n: the batch sampler serves 1, 1/2, 1/3, ..; nearest is 1/{nearest} = {:.4}",
+        "temperature {temperature} is not 1/n for a whole n: samplers that choose from a pool serve 1, 1/2, 1/3, ..; nearest is 1/{nearest} = {:.4}",
         1.0 / f64::from(*nearest)
     )]
     NotReciprocal {

@@ -99,7 +99,7 @@ impl ModelConfig {
             aux >= 0.0 && aux.is_finite(),
             "0 or more",
         )?;
-        self.objective.validate(&self.head)?;
+        self.objective.validate(&self.head, self.decoder)?;
         let positive = self.init_std > 0.0 && self.init_std.is_finite();
         ConfigError::range("model.init_std", self.init_std, positive, "greater than 0")?;
         // One chunk to see; behind it one to predict, and the four tokens that a Brier-4 scores.
@@ -223,26 +223,26 @@ impl ModelConfig {
     }
 
     /// FLOPs per token of training the language model: backbone and head forward and backward,
-    /// the frozen encoder forward, the auxiliary heads, the frozen decoder where the objective reads it; attention over `context` steps. The distances
-    /// of the energy score, N (M + N/2) l multiply-accumulates a position, are left out: 0.7 % of preset
-    /// `nano`, 0.02 % of CALM-M.
+    /// the frozen encoder forward, the auxiliary heads, the frozen decoder where the objective reads
+    /// it; attention over `context` steps. The distances of the energy score, N (M + N/2) l
+    /// multiply-accumulates a position, are left out: 0.7 % of preset `nano`, 0.02 % of CALM-M.
     pub fn language_model_train_flops(&self, context: usize) -> f64 {
         if self.is_local() {
             return 6.0 * self.local_macs(context) as f64 / self.chunk_size as f64;
         }
         let auxiliary = self.auxiliary().map_or(0, |a| a.forward_macs(context));
-        let (head, decoded) = self.objective_macs();
+        let [head, decoded] = self.objective_macs();
         let trained = self.backbone().forward_macs(context) + head + auxiliary;
         // The decoder is frozen: forward and the gradients of its inputs.
         let macs = 3 * trained + 2 * decoded + self.autoencoder().encoder_macs();
         2.0 * macs as f64 / self.chunk_size as f64
     }
 
-    /// Multiply-accumulates of a chunk, forward, in the loss of the head and in the frozen decoder.
-    fn objective_macs(&self) -> (u64, u64) {
+    /// Multiply-accumulates of a chunk, forward: in the head and its loss, and in the frozen decoder.
+    fn objective_macs(&self) -> [u64; 2] {
         let objective = &self.objective;
         if !objective.reads_decoder() {
-            return (self.head().loss_macs(), 0);
+            return [self.head().loss_macs(), 0];
         }
         let draws = objective.draws as u64;
         let head = self
@@ -252,7 +252,7 @@ impl ModelConfig {
             true => draws * draws * (self.chunk_size * self.vocab_size) as u64,
             false => 0,
         };
-        (head, draws * self.autoencoder().decoder_macs() + overlaps)
+        [head + overlaps, draws * self.autoencoder().decoder_macs()]
     }
 
     /// FLOPs per token of the frozen encoder that makes the language model's targets; part of
@@ -294,8 +294,9 @@ impl ModelConfig {
         self.sampling_flops(context, 1)
     }
 
-    /// FLOPs per generated token where each chunk is chosen among `samples` draws of the head,
-    /// all decoded, as a temperature below 1 does.
+    /// FLOPs per generated token where each chunk is chosen among `samples` draws of the head, all
+    /// decoded to their ends: a bound for temperatures below 1, at which draws are cut short and pools
+    /// may be smaller.
     pub fn sampling_flops(&self, context: usize, samples: u64) -> f64 {
         if self.is_local() {
             // Any temperature is one draw from given probabilities.

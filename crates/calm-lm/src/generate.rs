@@ -136,6 +136,9 @@ impl<'a> Generator<'a> {
     /// Draws the next chunk of every sequence and returns the new tokens of each: none for those
     /// that have ended, and nothing from end-of-text on.
     pub fn step(&mut self) -> Vec<Vec<u32>> {
+        if self.is_done() {
+            return vec![Vec::new(); self.decoding.batch()];
+        }
         let chunks = self.draw_chunks();
         self.decoding.push(&chunks)
     }

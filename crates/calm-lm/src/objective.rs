@@ -7,10 +7,15 @@ use calm_likelihood_free::{HeadKind, HeadSettings, brier_loss, log_score_loss};
 use calm_nn::ConfigError;
 use serde::{Deserialize, Serialize};
 
+use crate::DecoderKind;
+
 /// Weights of the parts of a CALM's loss. The published one is the energy score alone; the others are
 /// ours, and take the head's draws through the frozen decoder ([`DecodedDraws`]) to the tokens.
+///
+/// Those keep about four f32 tensors of `draws * positions * K * V` numbers for the backward pass: 66 MiB
+/// in all for a step of `nano` with four draws, tens of gigabytes at the published sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Objective {
     /// Of the head's own loss, for the energy head the energy score.
     pub energy: f64,
@@ -52,7 +57,7 @@ impl Objective {
     ///
     /// # Errors
     /// Names the key and what it must be.
-    pub fn validate(&self, head: &HeadSettings) -> Result<(), ConfigError> {
+    pub fn validate(&self, head: &HeadSettings, decoder: DecoderKind) -> Result<(), ConfigError> {
         for (key, weight) in [
             ("model.objective.energy", self.energy),
             ("model.objective.log", self.log),
@@ -68,15 +73,22 @@ impl Objective {
             return Ok(());
         }
         let (key, draws) = ("model.objective.draws", self.draws as f64);
-        let least = if self.brier > 0.0 { 2.0 } else { 1.0 };
-        ConfigError::range(key, draws, draws >= least, "1 or more, of brier 2")?;
+        let (least, range) = match self.brier > 0.0 {
+            true => (2.0, "2 or more where brier is above 0"),
+            false => (1.0, "1 or more"),
+        };
+        ConfigError::range(key, draws, draws >= least, range)?;
         let enough = self.energy == 0.0 || self.draws <= head.samples;
-        ConfigError::range(key, draws, enough, "at most model.head.samples")?;
+        let range = "at most model.head.samples where energy is above 0";
+        ConfigError::range(key, draws, enough, range)?;
         // The draws of the others come out of a solver of many steps.
         let weight = self.log + self.brier;
         let direct = head.kind == HeadKind::Energy;
         let only = "0 for log and brier where model.head.kind is not energy";
-        ConfigError::range("model.objective", weight, direct, only)
+        ConfigError::range("model.objective", weight, direct, only)?;
+        let has_head = decoder == DecoderKind::Autoencoder;
+        let only = "0 for log and brier where model.decoder is local";
+        ConfigError::range("model.objective", weight, has_head, only)
     }
 
     /// The parts that need the decoder, by name and weight, of draws of the head.
@@ -102,11 +114,11 @@ impl Objective {
         let mut parts = Vec::new();
         if self.log > 0.0 {
             let of_chunks = decoded.log_probabilities.clone().sum_dim(2).squeeze_dim(2);
-            parts.push(("log", self.log, log_score_loss(of_chunks).mean()));
+            parts.push(("log_score", self.log, log_score_loss(of_chunks).mean()));
         }
         if let Some(overlaps) = decoded.overlaps {
             let hits = decoded.log_probabilities.exp();
-            parts.push(("brier", self.brier, brier_loss(hits, overlaps).mean()));
+            parts.push(("brier_loss", self.brier, brier_loss(hits, overlaps).mean()));
         }
         parts
     }
@@ -122,6 +134,8 @@ pub struct DecodedDraws {
 }
 
 impl DecodedDraws {
+    /// Reads draws by the decoder, for the tokens `next` that came.
+    ///
     /// # Shapes
     /// - draws: `[positions, N, l]`
     /// - next: `[positions, K]`

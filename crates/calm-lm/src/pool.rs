@@ -27,8 +27,8 @@ pub(crate) fn choose<S: PoolSampler>(
     mut draw: impl FnMut(&[usize], usize) -> Tensor<2>,
 ) -> (Vec<Vec<u32>>, Effort) {
     let all: Vec<usize> = (0..rows).collect();
-    let (none, one): (&[u32], &[u32]) = (&[], &[0]);
-    if sampler.lacking::<&[u32]>(&[]) == 1 && sampler.lacking(&[one]) == 0 {
+    let nothing = sampler.lacking(&[] as &[u32]);
+    if nothing == 1 && sampler.lacking(&[0]) == 0 {
         // Pools of one draw: all positions at once.
         let tokens = read_tokens(decoder.decode(draw(&all, 1)));
         let chunks = tokens.chunks_exact(chunk_size);
@@ -38,12 +38,12 @@ pub(crate) fn choose<S: PoolSampler>(
         };
         return (chunks.map(<[u32]>::to_vec).collect(), effort);
     }
-    let mut draws = Draws {
+    let mut draws = Pooled {
         begun: None,
         tokens: Vec::new(),
     };
     let mut pools: Vec<Vec<usize>> = vec![Vec::new(); rows];
-    let mut lacking = vec![sampler.lacking(&[none; 0]); rows];
+    let mut lacking = vec![nothing; rows];
     while let Some(&n) = lacking.iter().filter(|&&n| n > 0).min() {
         let going: Vec<usize> = all
             .iter()
@@ -88,13 +88,13 @@ pub(crate) struct Effort {
 }
 
 /// Draws of all contexts, named by the order in which they were made.
-struct Draws<'a> {
+struct Pooled<'a> {
     begun: Option<BegunChunks<'a>>,
     /// Per draw, the tokens that are known.
     tokens: Vec<Vec<u32>>,
 }
 
-impl<'a> Draws<'a> {
+impl<'a> Pooled<'a> {
     /// Adds `n` draws to the pool of each of `rows`.
     fn begin(
         &mut self,
@@ -204,7 +204,7 @@ mod tests {
                     "K = {k}, n = {power}, {distinct} of {pool}"
                 );
 
-                let draws = Draws {
+                let draws = Pooled {
                     begun: Some(decoder.begin(latent)),
                     tokens: whole.iter().map(|chunk| chunk[..1].to_vec()).collect(),
                 };

@@ -24,6 +24,8 @@ pub fn row(stage: Stage, step: u64) -> MetricRow {
         attraction: None,
         repulsion: None,
         auxiliary: None,
+        log_score: None,
+        brier_loss: None,
     }
 }
 

@@ -89,6 +89,12 @@ pub struct MetricRow {
     /// Auxiliary cross-entropy of the next chunk's tokens, unweighted, nats a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auxiliary: Option<f64>,
+    /// Log score of the next chunk's tokens, unweighted, nats a chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_score: Option<f64>,
+    /// Brier loss of the next chunk's tokens, unweighted, mean over prefixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_loss: Option<f64>,
 }
 
 /// One evaluation during a run. Brier arrays hold n = 1..4.

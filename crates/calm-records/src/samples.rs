@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub struct SampleText {
     /// Temperature that was asked for.
     pub temperature: f64,
-    /// How the temperature was reached, in words, where it matters ("batch of 64 draws").
+    /// How the temperature was reached, in words, where it matters ("growing pools of at most 200 draws").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
     /// The text that the model was given; may be empty.

@@ -109,6 +109,8 @@ fn write_metrics(run: &RunDir, noise: &mut Noise) -> calm_records::Result<()> {
                 attraction: (stage == Stage::Lm).then_some(loss + 6.9),
                 repulsion: (stage == Stage::Lm).then(|| 6.9 + 0.2 * noise.next()),
                 auxiliary: None,
+                log_score: None,
+                brier_loss: None,
             })?;
         }
     }

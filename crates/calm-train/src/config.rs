@@ -244,7 +244,7 @@ pub struct SamplesConfig {
     pub temperatures: Vec<f64>,
     /// Tokens per text.
     pub tokens: usize,
-    /// Draws per chunk below temperature 1.
+    /// Draws per chunk below temperature 1, at most.
     pub pool: usize,
 }
 

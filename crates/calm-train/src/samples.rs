@@ -35,7 +35,7 @@ pub(crate) fn write_samples(
         let prompts = [prompt.to_vec()];
         let generator = Generator::new(model, &experiment.model, &prompts, options, run.device)?;
         let largest = sampler.largest();
-        let how = (largest > 1).then(|| format!("{largest} draws per chunk at most"));
+        let how = (largest > 1).then(|| format!("growing pools of at most {largest} draws"));
         Ok((sampler.temperature(), generator.run().remove(0), how))
     };
     write_each("", run, &mut write, observe)

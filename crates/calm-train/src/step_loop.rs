@@ -248,6 +248,8 @@ pub(crate) fn run_stage<T: StageTask>(
                 attraction: part("attraction"),
                 repulsion: part("repulsion"),
                 auxiliary: part("auxiliary"),
+                log_score: part("log_score"),
+                brier_loss: part("brier_loss"),
             };
             run.metrics.write(&row)?;
             tensorboard.record(step, "", &row)?;

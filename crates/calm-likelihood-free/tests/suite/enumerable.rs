@@ -122,8 +122,8 @@ fn brier_lm_is_unbiased_at_any_chunk_size() {
     }
 }
 
-/// Of 200 repetitions, 95 % intervals hold the true BrierLM in 170 to 200: of a binomial distribution
-/// with 0.95 fewer than 170 come with probability below 1e-6, and coverage above is no fault.
+/// Of 200 repetitions, 95 % intervals hold the true BrierLM in 170 or more. With a coverage of 0.92,
+/// which percentiles of 40 windows may fall to, fewer come with probability 3e-4; the seed is fixed.
 #[test]
 fn bootstrap_intervals_hold_what_is_true() {
     let mut random = RandomStream::new(77);
@@ -154,7 +154,7 @@ fn bootstrap_intervals_hold_what_is_true() {
         held += usize::from(low <= truth && truth <= high);
         width += (high - low) / 200.0;
     }
-    assert!((170..=200).contains(&held), "{held} of 200 hold {truth}");
+    assert!(held >= 170, "{held} of 200 hold {truth}");
     assert!(
         width < truth,
         "intervals of width {width} around {truth} say nothing"

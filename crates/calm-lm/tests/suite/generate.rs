@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::Device;
-use calm_likelihood_free::{BatchSampler, ExactSampler, Otherwise};
+use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise};
 use calm_lm::{CalmModel, Error, GenerateOptions, Generator, Spent};
 use calm_nn::{Decoding, Limits, PromptError, Stop, chunk_tensor};
 
@@ -18,6 +18,55 @@ fn options(temperature: f64, max_tokens: usize, end_of_text: u32) -> GenerateOpt
         lead_in: &[],
         seed: 11,
     }
+}
+
+/// Two prompts of which the first ends at once: from then on the other alone is drawn for, and its text
+/// is what it would be if the first were not there, but for the random numbers.
+#[test]
+fn texts_that_have_ended_draw_nothing() {
+    let device = Device::flex();
+    let (config, mut model) = lively(2, &device);
+    without_noise(&mut model);
+    let run = |prompts: &[Vec<u32>], end_of_text: u32| {
+        let options = GenerateOptions {
+            sampler: GrowingSampler::new(0.5, 100).unwrap().into(),
+            ..options(1.0, 8, end_of_text)
+        };
+        let mut generator = Generator::new(&model, &config, prompts, options, &device).unwrap();
+        let mut spent = vec![generator.spent()];
+        let mut texts = vec![Vec::new(); prompts.len()];
+        while !generator.is_done() {
+            let step = generator.step();
+            texts
+                .iter_mut()
+                .zip(step)
+                .for_each(|(text, new)| text.extend(new));
+            spent.push(generator.spent());
+        }
+        let after = generator.step();
+        assert!(after.iter().all(Vec::is_empty), "tokens after the end");
+        assert_eq!(generator.spent(), spent[spent.len() - 1]);
+        (texts, spent)
+    };
+    let (prompts, both) = (1..40)
+        .map(|seed| [tokens(6, seed), tokens(6, seed + 40)])
+        .map(|prompts| (prompts.clone(), run(&prompts, NEVER).0))
+        .find(|(_, texts)| !texts[1].contains(&texts[0][0]))
+        .expect("a second text without the first token of the first");
+    let end = both[0][0];
+    let (texts, spent) = run(&prompts, end);
+    assert_eq!(texts, [vec![], both[1].clone()]);
+    let added: Vec<(usize, usize)> = spent
+        .windows(2)
+        .map(|pair| {
+            (
+                pair[1].chunks - pair[0].chunks,
+                pair[1].draws - pair[0].draws,
+            )
+        })
+        .collect();
+    // Pools without noise agree, so that they don't grow.
+    assert_eq!(added, [(2, 48), (1, 24), (1, 24), (1, 24)]);
 }
 
 /// No id of the vocabulary: generation then only stops at the limit.

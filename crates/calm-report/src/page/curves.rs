@@ -44,6 +44,11 @@ pub(super) fn more(records: &Records) -> Vec<String> {
         ("attraction: samples to targets", |row| row.attraction),
         ("repulsion: samples among themselves", |row| row.repulsion),
     ];
+    let tokens: [Term; 3] = [
+        ("log score, nats a chunk", |row| row.log_score),
+        ("Brier loss", |row| row.brier_loss),
+        ("auxiliary heads, nats a token", |row| row.auxiliary),
+    ];
     let stages = |title, label| LineChart::new(title, "tokens of the stage", label);
     let norm = stages("Gradient norm", "global norm before clipping");
     let norm = norm.scales(Scale::Linear, Scale::Log);
@@ -61,6 +66,12 @@ pub(super) fn more(records: &Records) -> Vec<String> {
             Stage::Lm,
             LineChart::new("Language model: terms of the energy score", X, "distance"),
             energy,
+        ),
+        terms(
+            records,
+            Stage::Lm,
+            LineChart::new("Language model: scores of the next tokens", X, "unweighted"),
+            tokens,
         ),
         by_stage(records, speed, false, |row| row.tokens_per_s),
         by_stage(records, norm, true, |row| row.grad_norm),
@@ -112,6 +123,10 @@ fn fitting_scale<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Scale {
 fn loss(records: &Records, stage: Stage) -> Option<String> {
     let points = over_tokens(records.rows(stage), |row| Some(row.loss));
     let energy = records.rows(stage).any(|row| row.attraction.is_some());
+    let weighted = records.rows(stage).any(|row| {
+        let others = [row.auxiliary, row.log_score, row.brier_loss];
+        others.iter().any(Option::is_some)
+    });
     let (title, label, caption) = match stage {
         Stage::Autoencoder => (
             "Autoencoder: training loss",
@@ -125,9 +140,10 @@ fn loss(records: &Records, stage: Stage) -> Option<String> {
         ),
         Stage::Lm => (
             "Language model: training loss",
-            match energy {
-                true => "energy score, lower is better",
-                false => "loss of the generative head",
+            match (energy, weighted) {
+                (true, false) => "energy score, lower is better",
+                (false, false) => "loss of the generative head",
+                (_, true) => "weighted sum of its terms",
             },
             "Comparable only over the same frozen autoencoder; not a measure of text quality.",
         ),
@@ -212,7 +228,12 @@ fn protocol_note(records: &Records) -> String {
     )
 }
 
-fn terms(records: &Records, stage: Stage, chart: LineChart, terms: [Term; 2]) -> Option<String> {
+fn terms<const N: usize>(
+    records: &Records,
+    stage: Stage,
+    chart: LineChart,
+    terms: [Term; N],
+) -> Option<String> {
     let curves = terms.map(|(name, value)| (name, over_tokens(records.rows(stage), value)));
     let scale = fitting_scale(curves.iter().flat_map(|(_, points)| points));
     let curves = curves.into_iter().filter(|(_, points)| !points.is_empty());
