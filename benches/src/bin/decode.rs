@@ -142,7 +142,7 @@ fn enumerable(pools: usize) -> Vec<Row> {
                     // No products of matrices.
                     flops_per_token: 0.0,
                     draws_per_chunk: found.draws,
-                    tv_to_exact: Some(found.total),
+                    tv_to_exact: Some(found.total.max(0.0)),
                     tv_standard_error: Some(found.error),
                 });
             }

@@ -85,7 +85,13 @@ impl PoolSampler for GrowingSampler {
         if pool.len() >= largest || held >= self.wanted() {
             return 0;
         }
-        pool.len().min(largest - pool.len())
+        // All that is left, where doubling would leave less than another pool.
+        let left = largest - pool.len();
+        if left < 2 * pool.len() {
+            left
+        } else {
+            pool.len()
+        }
     }
 
     fn probabilities<C: Eq + Hash>(&self, pool: &[C]) -> Vec<(usize, f64)> {

@@ -198,7 +198,7 @@ fn pools_grow_as_far_as_they_must() {
     };
     let (peaked, flat) = (|i: usize| i % 2, |i: usize| i);
     assert_eq!(sizes(&growing(2, 200), &peaked), [24]);
-    assert_eq!(sizes(&growing(2, 200), &flat), [24, 48, 96, 192, 200]);
+    assert_eq!(sizes(&growing(2, 200), &flat), [24, 48, 96, 200]);
     // Enough agreement for pairs, too little for sets of four.
     let some = |i: usize| i % 5;
     assert_eq!(sizes(&growing(2, 200), &some), [24]);
