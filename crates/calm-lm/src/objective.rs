@@ -12,6 +12,10 @@ use crate::DecoderKind;
 /// Weights of the parts of a CALM's loss. The published one is the energy score alone; the others are
 /// ours, and take the head's draws through the frozen decoder ([`DecodedDraws`]) to the tokens.
 ///
+/// A head that is trained by the log score draws vectors that stand for several chunks at once: the
+/// mixture has a far better likelihood, and the most probable tokens of a draw, which generation and
+/// BrierLM take, a worse one than the energy score's (docs/log.md).
+///
 /// Those keep about four f32 tensors of `draws * positions * K * V` numbers for the backward pass: 66 MiB
 /// in all for a step of `nano` with four draws, tens of gigabytes at the published sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
