@@ -43,6 +43,10 @@ pub struct Args {
     /// enough of it agrees, and the rule is corrected.
     #[arg(long)]
     batch: bool,
+    /// CALM: draw the tokens of a vector from the decoder's probabilities instead of taking the most
+    /// probable; for heads trained with model.objective.log.
+    #[arg(long)]
+    draw_tokens: bool,
     /// Seed of all draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -112,6 +116,9 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
         seed: args.seed,
     };
     let mut generator = Generator::new(&model, checkpoint.config(), prompts, options, device)?;
+    if args.draw_tokens {
+        generator = generator.drawing_tokens(args.seed);
+    }
     if prompts.len() > 1 {
         print_all(&args.prompt, generator.finish(), tokenizer)?;
     } else {
@@ -161,8 +168,8 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
     args: &Args,
     device: &Device,
 ) -> Result<()> {
-    if args.pool.is_some() || args.exact || args.batch {
-        let message = "--pool, --exact and --batch are for a CALM without a local decoder; a model that has \
+    if args.pool.is_some() || args.exact || args.batch || args.draw_tokens {
+        let message = "--pool, --exact, --batch and --draw-tokens are for a CALM without a local decoder; a model that has \
                        probabilities needs no pool to lower the temperature";
         return Err(CliError::Usage(message.to_owned()));
     }

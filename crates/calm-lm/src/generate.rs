@@ -68,6 +68,8 @@ pub struct Generator<'a> {
     sampler: ChunkSampler,
     draws: HostDraws,
     choice: RandomStream,
+    /// Where tokens are drawn, by what.
+    tokens: Option<RandomStream>,
     spent: Spent,
 }
 
@@ -109,8 +111,19 @@ impl<'a> Generator<'a> {
             sampler: options.sampler,
             draws: HostDraws::new(mix(options.seed, 1)),
             choice: RandomStream::new(mix(options.seed, 2)),
+            tokens: None,
             spent: Spent::default(),
         })
+    }
+
+    /// The same, with the tokens of every latent drawn from the decoder's probabilities instead of the
+    /// most probable taken: a sample of the mixture that [`log_score`](calm_likelihood_free::log_score)
+    /// is the likelihood of. Not the paper's; for heads that are trained by it.
+    pub fn drawing_tokens(self, seed: u64) -> Self {
+        Self {
+            tokens: Some(RandomStream::new(mix(seed, 3))),
+            ..self
+        }
     }
 
     /// Whether every sequence has ended.
@@ -188,7 +201,8 @@ impl<'a> Generator<'a> {
             draw_latents(head, draws, of_rows(&hidden, &rows), n)
         };
         let (decoder, choice) = (&self.decoder, &mut self.choice);
-        let (chosen, spent) = choose(decoder, k, going.len(), sampler, choice, draw);
+        let tokens = self.tokens.as_mut();
+        let (chosen, spent) = choose(decoder, k, going.len(), sampler, choice, tokens, draw);
         self.spent.chunks += going.len();
         self.spent.draws += spent.draws;
         self.spent.positions += spent.positions;
@@ -221,7 +235,13 @@ impl<'a> Generator<'a> {
             let rows: Vec<usize> = going.iter().map(|(row, _)| *row).collect();
             let head = &self.model.language_model.head;
             let latent = draw_latents(head, &mut self.draws, of_rows(&hidden, &rows), n);
-            let tokens = read_tokens(self.decoder.decode(latent));
+            let tokens = match &mut self.tokens {
+                Some(random) => {
+                    let all: Vec<usize> = (0..latent.dims()[0]).collect();
+                    self.decoder.begin(latent).draw(0..k, &all, random)
+                }
+                None => read_tokens(self.decoder.decode(latent)),
+            };
             let mut drawn = tokens.chunks_exact(n * k);
             let (choice, spent) = (&mut self.choice, &mut self.spent);
             going.retain_mut(|(row, attempts)| {

@@ -13,8 +13,8 @@ use crate::DecoderKind;
 /// ours, and take the head's draws through the frozen decoder ([`DecodedDraws`]) to the tokens.
 ///
 /// A head that is trained by the log score draws vectors that stand for several chunks at once: the
-/// mixture has a far better likelihood, and the most probable tokens of a draw, which generation and
-/// BrierLM take, a worse one than the energy score's (docs/log.md).
+/// mixture has a far better likelihood, and the most probable tokens of a draw, which BrierLM takes, and
+/// generation unless it is told to draw tokens, are worse than the energy score's (docs/log.md).
 ///
 /// Those keep about four f32 tensors of `draws * positions * K * V` numbers for the backward pass: 66 MiB
 /// in all for a step of `nano` with four draws, tens of gigabytes at the published sizes.

@@ -16,7 +16,8 @@ use crate::rollout::read_tokens;
 /// A draw whose first token no other draw of its pool shares counts once, whatever follows. It is
 /// decoded no further, unless it is chosen.
 ///
-/// `draw` gives so many latents for each of the contexts that it is told, `[contexts * draws, l]`,
+/// `drawn` draws the tokens of a latent from the decoder's probabilities instead of taking the most
+/// probable. `draw` gives so many latents for each of the contexts that it is told, `[contexts * draws, l]`,
 /// context after context.
 pub(crate) fn choose<S: PoolSampler>(
     decoder: &GreedyDecoder<'_>,
@@ -24,11 +25,12 @@ pub(crate) fn choose<S: PoolSampler>(
     rows: usize,
     sampler: &S,
     random: &mut RandomStream,
+    drawn: Option<&mut RandomStream>,
     mut draw: impl FnMut(&[usize], usize) -> Tensor<2>,
 ) -> (Vec<Vec<u32>>, Effort) {
     let all: Vec<usize> = (0..rows).collect();
     let nothing = sampler.lacking(&[] as &[u32]);
-    if nothing == 1 && sampler.lacking(&[0]) == 0 {
+    if drawn.is_none() && nothing == 1 && sampler.lacking(&[0]) == 0 {
         // Pools of one draw: all positions at once.
         let tokens = read_tokens(decoder.decode(draw(&all, 1)));
         let chunks = tokens.chunks_exact(chunk_size);
@@ -41,6 +43,7 @@ pub(crate) fn choose<S: PoolSampler>(
     let mut draws = Pooled {
         begun: None,
         tokens: Vec::new(),
+        drawn,
     };
     let mut pools: Vec<Vec<usize>> = vec![Vec::new(); rows];
     let mut lacking = vec![nothing; rows];
@@ -90,6 +93,8 @@ pub(crate) struct Effort {
 /// Draws of all contexts, named by the order in which they were made.
 struct Pooled<'a> {
     begun: Option<BegunChunks<'a>>,
+    /// Where tokens are drawn, by what.
+    drawn: Option<&'a mut RandomStream>,
     /// Per draw, the tokens that are known.
     tokens: Vec<Vec<u32>>,
 }
@@ -144,8 +149,12 @@ impl<'a> Pooled<'a> {
             return;
         };
         draws.sort_unstable();
-        let tokens = read_tokens(begun.tokens(positions.clone(), &draws));
-        for (draw, tokens) in draws.into_iter().zip(tokens.chunks_exact(positions.len())) {
+        let count = positions.len();
+        let tokens = match &mut self.drawn {
+            Some(random) => begun.draw(positions, &draws, random),
+            None => read_tokens(begun.tokens(positions, &draws)),
+        };
+        for (draw, tokens) in draws.into_iter().zip(tokens.chunks_exact(count)) {
             self.tokens[draw].extend_from_slice(tokens);
         }
     }
@@ -196,8 +205,9 @@ mod tests {
                     .collect();
                 let again = &mut RandomStream::new(9);
                 let all = latent.clone();
-                let (found, spent) =
-                    choose(&decoder, k, pools, &sampler, again, |_, _| all.clone());
+                let (found, spent) = choose(&decoder, k, pools, &sampler, again, None, |_, _| {
+                    all.clone()
+                });
                 assert_eq!(spent.draws, pools * pool);
                 assert_eq!(
                     found, expected,
@@ -206,6 +216,7 @@ mod tests {
 
                 let draws = Pooled {
                     begun: Some(decoder.begin(latent)),
+                    drawn: None,
                     tokens: whole.iter().map(|chunk| chunk[..1].to_vec()).collect(),
                 };
                 let of_pool = |first: usize| {
@@ -246,6 +257,7 @@ mod tests {
             rows,
             &sampler,
             &mut RandomStream::new(1),
+            None,
             |going, n| {
                 let values = going.iter().flat_map(|&row| {
                     drawn[row] += n;

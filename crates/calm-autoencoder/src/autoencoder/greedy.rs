@@ -1,9 +1,10 @@
-//! Decoding to the most likely tokens, as evaluation and generation do all the time.
+//! Decoding to the most likely tokens, as evaluation and generation do all the time, or to drawn ones.
 
 use std::ops::Range;
 
 use burn::tensor::{Int, Tensor};
-use calm_kernels::ArgmaxTable;
+use calm_kernels::{ArgmaxTable, draw_softmax};
+use calm_nn::RandomStream;
 
 use super::ChunkAutoencoder;
 
@@ -44,6 +45,9 @@ impl<'a> GreedyDecoder<'a> {
     }
 }
 
+/// Scores that drawing makes at once: 64 MiB of f32.
+const SCORES_AT_ONCE: usize = 1 << 24;
+
 /// Chunks whose positions can be decoded one by one: a position is most of the work, and no
 /// position sees another.
 #[derive(Debug)]
@@ -71,6 +75,36 @@ impl BegunChunks<'_> {
     /// # Panics
     /// Where a position or a chunk does not exist.
     pub fn tokens(&self, positions: Range<usize>, chunks: &[usize]) -> Tensor<2, Int> {
+        let count = positions.len();
+        let best = self.decoder.table.search(self.hidden(positions, chunks));
+        best.reshape([chunks.len(), count])
+    }
+
+    /// Tokens drawn from the decoder's probabilities instead, each by a number of its own; those of a
+    /// chunk side by side.
+    ///
+    /// # Panics
+    /// Where a position or a chunk does not exist.
+    pub fn draw(
+        &self,
+        positions: Range<usize>,
+        chunks: &[usize],
+        random: &mut RandomStream,
+    ) -> Vec<u32> {
+        let hidden = self.hidden(positions, chunks);
+        let table = self.decoder.autoencoder.encoder.embedding.weight.val();
+        let some = (SCORES_AT_ONCE / table.dims()[0]).max(1);
+        let drawn = hidden.split(some, 0).into_iter().flat_map(|hidden| {
+            let scores = calm_kernels::linear(hidden, table.clone().transpose(), None);
+            let uniforms: Vec<f64> = (0..scores.dims()[0]).map(|_| random.unit()).collect();
+            let mut scores: Vec<f32> = scores.into_data().iter().collect();
+            draw_softmax(&mut scores, 1.0, &uniforms)
+        });
+        drawn.collect()
+    }
+
+    /// What scores are made from, `[chunks.len() * positions.len(), d]`.
+    fn hidden(&self, positions: Range<usize>, chunks: &[usize]) -> Tensor<2> {
         let [all, _, d] = self.expanded.dims();
         let x = self.expanded.clone();
         let x = x.narrow(1, positions.start, positions.len());
@@ -82,8 +116,6 @@ impl BegunChunks<'_> {
             x.select(0, rows)
         };
         let x = x.reshape([chunks.len() * positions.len(), d]);
-        let hidden = self.decoder.autoencoder.decoder.per_token(x);
-        let best = self.decoder.table.search(hidden);
-        best.reshape([chunks.len(), positions.len()])
+        self.decoder.autoencoder.decoder.per_token(x)
     }
 }

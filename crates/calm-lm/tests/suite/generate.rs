@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::Device;
-use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise};
-use calm_lm::{CalmModel, Error, GenerateOptions, Generator, Spent};
-use calm_nn::{Decoding, Limits, PromptError, Stop, chunk_tensor};
+use burn::tensor::{Device, activation::softmax};
+use calm_likelihood_free::{BatchSampler, ExactSampler, GenerativeHead, GrowingSampler, Otherwise};
+use calm_lm::{CalmModel, ChunkSampler, Error, GenerateOptions, Generator, ModelConfig, Spent};
+use calm_nn::{Decoding, HostDraws, Limits, PromptError, Stop, chunk_tensor};
 
 use crate::{lively, tokens, without_noise};
 
@@ -332,4 +332,89 @@ fn what_exact_chunks_cost_is_told() {
             exact: 2
         }
     );
+}
+
+/// A model whose head has no noise, a prompt, and the decoder's probabilities of the next chunk's two
+/// tokens, `[2, 13]`.
+fn without_noise_and_its_decoder(device: &Device) -> (ModelConfig, CalmModel, Vec<u32>, Vec<f64>) {
+    let (config, mut model) = lively(2, device);
+    without_noise(&mut model);
+    // One vector that is not 0, and scores that differ: fresh weights give all tokens the same.
+    let bias = &mut model.language_model.head.output_mut().bias;
+    *bias = bias.take().map(|bias| bias.map(|b| b + 1.0));
+    let table = &mut model.autoencoder.encoder.embedding.weight;
+    *table = table.clone().map(|w| w * 20.0);
+    let prompt = tokens(4, 1);
+    let read = chunk_tensor(&prompt, 1, 2, device);
+    let hidden = model.language_model.backbone.forward(read);
+    let hidden = hidden.narrow(1, 1, 1).squeeze_dim::<2>(0);
+    let head = &model.language_model.head;
+    let latent = head.sample(hidden, 1, &mut HostDraws::new(1));
+    let logits = model.autoencoder.logits(latent.squeeze_dim::<2>(0));
+    let p = softmax(logits, 2).into_data().iter().collect();
+    (config, model, prompt, p)
+}
+
+/// A chunk's tokens are independent draws from the decoder's softmaxes: 4,000 first chunks against
+/// them, at the pairs that are expected 20 times or more. The statistic has a mean of its degrees of
+/// freedom; five standard deviations above it come less than once in 1e5.
+#[test]
+fn drawn_tokens_follow_the_decoder() {
+    let device = Device::flex();
+    let (config, model, prompt, p) = without_noise_and_its_decoder(&device);
+    let n = 4_000;
+    let samplers: [ChunkSampler; 2] = [
+        BatchSampler::new(1.0, 1).unwrap().into(),
+        ExactSampler::new(1.0, 10, Otherwise::Fail).unwrap().into(),
+    ];
+    for sampler in samplers {
+        let options = GenerateOptions {
+            sampler,
+            ..options(1.0, 2, NEVER)
+        };
+        let prompts = vec![prompt.clone(); n];
+        let generator = Generator::new(&model, &config, &prompts, options, &device).unwrap();
+        let texts = generator.drawing_tokens(7).run();
+        let (mut chi, mut freedom) = (0.0, 0.0);
+        for (a, b) in (0..13).flat_map(|a| (0..13).map(move |b| (a, b))) {
+            let expected = n as f64 * p[a] * p[13 + b];
+            if expected >= 20.0 {
+                let pair = [a as u32, b as u32];
+                let found = texts.iter().filter(|text| text[..] == pair).count() as f64;
+                chi += (found - expected).powi(2) / expected;
+                freedom += 1.0;
+            }
+        }
+        assert!(freedom >= 10.0, "too sure to tell: {freedom}");
+        let largest = p[..13].iter().copied().fold(0.0, f64::max);
+        assert!(largest > 2.0 / 13.0, "too flat to tell: {largest}");
+        let limit = freedom + 5.0 * (2.0f64 * freedom).sqrt();
+        assert!(chi < limit, "{sampler:?}: chi-square {chi} at {freedom}");
+    }
+}
+
+/// Pools whose tokens are drawn are cut short as others are, and choose what is likely.
+#[test]
+fn drawn_tokens_are_sharpened_by_pools() {
+    let device = Device::flex();
+    let (config, model, prompt, p) = without_noise_and_its_decoder(&device);
+    let prompts = vec![prompt; 400];
+    // Mean probability of what is chosen.
+    let likely = |temperature: f64| {
+        let sampler = GrowingSampler::new(temperature, 200).unwrap();
+        let options = GenerateOptions {
+            sampler: sampler.into(),
+            ..options(1.0, 2, NEVER)
+        };
+        let generator = Generator::new(&model, &config, &prompts, options, &device).unwrap();
+        let mut generator = generator.drawing_tokens(7);
+        let texts = generator.finish();
+        let spent = generator.spent();
+        assert!(spent.positions <= 2 * spent.draws);
+        assert_eq!(temperature < 1.0, spent.positions < 2 * spent.draws);
+        let of = |text: &Vec<u32>| p[text[0] as usize] * p[13 + text[1] as usize];
+        texts.iter().map(of).sum::<f64>() / texts.len() as f64
+    };
+    let (warm, cold) = (likely(1.0), likely(0.5));
+    assert!(cold > 1.15 * warm, "{cold} at 1/2, {warm} at 1");
 }
