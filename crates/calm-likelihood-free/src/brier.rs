@@ -56,6 +56,38 @@ pub fn brier_at(start: &Start) -> [f64; MAX_N] {
     estimate
 }
 
+/// A continuation drawn from a model that knows the probabilities of its next token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DrawnPrefix {
+    /// Probability of each of its tokens but the last, after those before.
+    pub chances: [f64; MAX_N - 1],
+    /// `sum_v P(v | its first n - 1 tokens)^2` for n = 1..4.
+    pub collisions: [f64; MAX_N],
+}
+
+/// Brier-1..4 at a start of a model that knows the probabilities of its next token.
+///
+/// `P(y)` is exact. `sum_x P(x)^2` over n tokens is the expectation, over drawn prefixes, of
+/// `P(x_1..x_{n-1}) sum_v P(v | x_1..x_{n-1})^2`, so it is exact for n = 1 and unbiased from one prefix
+/// on, with less variance than [`brier_at`]: the probability of a coincidence stands in for it.
+/// (calm-baseline does the same for whole windows on a device.)
+///
+/// `target` holds the probability of each of the text's next tokens after those before.
+///
+/// # Panics
+/// Without a prefix.
+pub fn brier_of_probabilities(target: &[f64; MAX_N], prefixes: &[DrawnPrefix]) -> [f64; MAX_N] {
+    assert!(!prefixes.is_empty(), "at least one drawn prefix is needed");
+    let mut hit = 1.0;
+    std::array::from_fn(|i| {
+        hit *= target[i];
+        let coincidence = |prefix: &DrawnPrefix| {
+            prefix.chances[..i].iter().product::<f64>() * prefix.collisions[i]
+        };
+        2.0 * hit - prefixes.iter().map(coincidence).sum::<f64>() / prefixes.len() as f64
+    })
+}
+
 /// Brier-n at `target` of a model that draws tokens independently from `probabilities`.
 pub fn unigram_brier_at(target: &[u32; MAX_N], probabilities: &[f64]) -> [f64; MAX_N] {
     let collision: f64 = probabilities.iter().map(|p| p * p).sum();

@@ -33,7 +33,8 @@ mod sampler;
 pub use calm_nn::{Draws, HostDraws, MAX_N, Posterior, RandomStream};
 
 pub use brier::{
-    BrierAccumulator, BrierEstimate, Rollout, Start, brier_at, brier_lm, unigram_brier_at,
+    BrierAccumulator, BrierEstimate, DrawnPrefix, Rollout, Start, brier_at, brier_lm,
+    brier_of_probabilities, unigram_brier_at,
 };
 pub use denoiser::{Denoiser, DenoiserBlock, DenoiserConfig};
 pub use diffusion_head::{

@@ -3,7 +3,9 @@
 //! Limits are five standard errors, so a correct estimate fails with probability below 1e-4 over all
 //! tests here; seeds are fixed.
 
-use calm_likelihood_free::{BrierAccumulator, MAX_N, Rollout, Start, brier_at};
+use calm_likelihood_free::{
+    BrierAccumulator, DrawnPrefix, MAX_N, Rollout, Start, brier_at, brier_of_probabilities,
+};
 use calm_nn::{Draws, HostDraws, RandomStream};
 
 use crate::draw;
@@ -119,6 +121,58 @@ fn brier_lm_is_unbiased_at_any_chunk_size() {
                 found.brier_se
             );
         }
+    }
+}
+
+/// From the chain's own probabilities: exact for one token, unbiased for more, with less scatter than
+/// from as many draws.
+#[test]
+fn estimates_from_probabilities_are_unbiased() {
+    let mut random = RandomStream::new(5);
+    let collision = |last: u32| NEXT[last as usize].iter().map(|p| p * p).sum::<f64>();
+    let (mut off, mut counted) = (BrierAccumulator::default(), BrierAccumulator::default());
+    for i in 0..3_000 {
+        let window = window(12, &mut random);
+        let last = window[3];
+        let target: [u32; MAX_N] = std::array::from_fn(|n| window[4 + n]);
+        let chance = |n: usize| NEXT[window[3 + n] as usize][target[n] as usize];
+        let prefixes: Vec<DrawnPrefix> = (0..4)
+            .map(|_| {
+                let (mut at, mut chances) = (last, [0.0; MAX_N - 1]);
+                let mut collisions = [collision(last); MAX_N];
+                for n in 0..MAX_N - 1 {
+                    let token = next(at, &mut random);
+                    chances[n] = NEXT[at as usize][token as usize];
+                    at = token;
+                    collisions[n + 1] = collision(at);
+                }
+                DrawnPrefix {
+                    chances,
+                    collisions,
+                }
+            })
+            .collect();
+        let found = brier_of_probabilities(&std::array::from_fn(chance), &prefixes);
+        let exact = exact(last, &target);
+        approx::assert_abs_diff_eq!(found[0], exact[0], epsilon = 1e-12);
+        off.add_window([std::array::from_fn(|n| found[n] - exact[n])]);
+        let start = &Chunked { chunk_size: 4 }.roll_out(&window, 4, &mut HostDraws::new(i))[0];
+        let estimate = brier_at(start);
+        counted.add_window([std::array::from_fn(|n| estimate[n] - exact[n])]);
+    }
+    let (found, counted) = (off.estimate().unwrap(), counted.estimate().unwrap());
+    for n in 1..MAX_N {
+        assert!(
+            found.brier[n].abs() < 5.0 * found.brier_se[n],
+            "Brier-{}: off by {} +- {}",
+            n + 1,
+            found.brier[n],
+            found.brier_se[n]
+        );
+        assert!(
+            found.brier_se[n] < 0.5 * counted.brier_se[n],
+            "{found:?}, {counted:?}"
+        );
     }
 }
 
