@@ -236,7 +236,8 @@ fn of_pools(subject: &Subject, pools: usize, device: &Device) {
 
 /// A trained `nano`, made once.
 fn nano(device: &Device, name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let root = root.ok_or("the benches have no folder around them")?;
     let out = root.join("target/bench-decode/nano");
     let wanted = preset::resolve("nano", &[])?;
     if out.join("summary.json").is_file() {
