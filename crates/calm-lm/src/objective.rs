@@ -16,8 +16,8 @@ use crate::DecoderKind;
 /// mixture has a far better likelihood, and the most probable tokens of a draw, which BrierLM takes, and
 /// generation unless it is told to draw tokens, are worse than the energy score's (docs/log.md).
 ///
-/// Those keep about four f32 tensors of `draws * positions * K * V` numbers for the backward pass: 66 MiB
-/// in all for a step of `nano` with four draws, tens of gigabytes at the published sizes.
+/// Those keep about four f32 tensors of `draws * positions * K * V` numbers for the backward pass: 64 MiB
+/// in all for a step of `nano` with four draws, tens of gigabytes at the published sizes (by count).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Objective {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor};
 use calm_kernels::{ArgmaxTable, draw_softmax};
-use calm_nn::RandomStream;
+use calm_nn::{OutputLayer, RandomStream};
 
 use super::ChunkAutoencoder;
 
@@ -92,10 +92,10 @@ impl BegunChunks<'_> {
         random: &mut RandomStream,
     ) -> Vec<u32> {
         let hidden = self.hidden(positions, chunks);
-        let table = self.decoder.autoencoder.encoder.embedding.weight.val();
-        let some = (SCORES_AT_ONCE / table.dims()[0]).max(1);
+        let output = OutputLayer::Tied(&self.decoder.autoencoder.encoder.embedding);
+        let some = (SCORES_AT_ONCE / self.decoder.table.len()).max(1);
         let drawn = hidden.split(some, 0).into_iter().flat_map(|hidden| {
-            let scores = calm_kernels::linear(hidden, table.clone().transpose(), None);
+            let scores = output.logits(hidden);
             let uniforms: Vec<f64> = (0..scores.dims()[0]).map(|_| random.unit()).collect();
             let mut scores: Vec<f32> = scores.into_data().iter().collect();
             draw_softmax(&mut scores, 1.0, &uniforms)
