@@ -9,8 +9,9 @@ use crate::process::{Error, Result};
 use crate::{device, process, target_dir, vulkan};
 
 /// The commands of `calm` that are passed through as they are.
-pub const COMMANDS: [&str; 8] = [
-    "train", "eval", "generate", "compare", "cost", "plan", "data", "report",
+pub const COMMANDS: [&str; 11] = [
+    "train", "eval", "generate", "compare", "cost", "plan", "data", "report", "import", "export",
+    "trace",
 ];
 
 /// Builds calm, then runs `calm NAME ARGS` where the user is, so that relative paths mean what they

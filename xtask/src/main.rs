@@ -31,6 +31,9 @@ The calm program, built with the feature that --device needs (default flex):
   plan      what a budget buys, by a comparison's scaling law
   data      prepare a corpus: fetch it, train the tokenizer, tokenize once
   report    write a run's report.html again
+  import    turn a checkpoint of CALM's released code, or a LLaMA model, into one of ours
+  export    write a model in the form of the released code
+  trace     compute one forward pass from given inputs and draws
   `cargo xtask COMMAND --help` shows the options of each.
 
 The repository:
@@ -154,7 +157,7 @@ mod tests {
     fn a_command_that_does_not_exist_is_said_before_anything_is_built() {
         let message = |name: &str| run(&[name.into()]).unwrap_err().to_string();
         assert!(message("trian").contains("did you mean 'train'"));
-        for name in ["import", "serve-device"] {
+        for name in ["imports", "serve-device"] {
             assert!(message(name).starts_with(&format!("no command '{name}'")));
         }
     }

@@ -12,11 +12,12 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("calm-alloc", 0),
     ("calm-files", 0),
     ("calm-gemm", 0),
     ("calm-data", 1),
+    ("calm-weights", 1),
     ("calm-kernels", 1),
     ("calm-records", 1),
     ("calm-nn", 2),
@@ -34,7 +35,13 @@ const LAYERS: [(&str, u8); 18] = [
 ];
 
 /// Low crates that touch files, and that link no tensor library.
-const DATA_CRATES: [&str; 4] = ["calm-files", "calm-data", "calm-records", "calm-report"];
+const DATA_CRATES: [&str; 5] = [
+    "calm-files",
+    "calm-data",
+    "calm-weights",
+    "calm-records",
+    "calm-report",
+];
 
 /// Burn's executors and their kernel language, for calm-kernels alone.
 const KERNEL_LIBRARIES: [&str; 3] = ["burn-flex", "burn-cubecl", "cubecl"];

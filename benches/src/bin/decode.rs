@@ -287,7 +287,7 @@ fn of_run(run: &Path, device: &Device) -> Result<Subject, Box<dyn Error + Send +
     let data = preset::load(&run.config())?.data;
     let split = checkpoint.split().ok_or("the checkpoint names no split")?;
     let cache = CacheDir::default_location()?;
-    let tokenizer = checkpoint.tokenizer();
+    let tokenizer = checkpoint.tokenizer()?;
     let store = calm_train::data::token_store(&data, split, tokenizer, &cache, &mut |_| ())?;
     let test = store.test();
     let prompts = 24;

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
 use calm_kernels::{Projection, cross_entropy};
-use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, rms_norm};
+use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, look_up, rms_norm};
 use serde::{Deserialize, Serialize};
 
 pub use greedy::{BegunChunks, GreedyDecoder};
@@ -244,7 +244,7 @@ impl Encoder {
     /// - output: mean and log_std `[chunks, l]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Posterior {
         let [chunks, k] = tokens.dims();
-        let embedded = self.embedding.forward(tokens);
+        let embedded = look_up(&self.embedding, tokens);
         let d = embedded.dims()[2];
         let per_token = run(&self.token_blocks, embedded.reshape([chunks * k, d]));
         let squeezed = linear(&self.squeeze, per_token.reshape([chunks, k * d]));
@@ -425,6 +425,11 @@ impl ChunkAutoencoder {
     /// Tokens per chunk, K.
     pub fn chunk_size(&self) -> usize {
         self.chunk_size
+    }
+
+    /// Latent width, l.
+    pub fn latent_size(&self) -> usize {
+        self.decoder.from_latent.weight.lazy_shape()[0]
     }
 
     /// Tokens in the vocabulary, V.

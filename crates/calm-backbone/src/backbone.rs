@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::silu;
 use calm_nn::{
     CachedModel, ConfigError, Cost, Init, TextBranches, TextCache, Transformer, TransformerConfig,
-    layer_norm, linear,
+    layer_norm, linear, look_up,
 };
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ impl ChunkCompressor {
 
     /// Embeddings, of which [`ChunkCompressor::compress`] makes chunks.
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        self.embedding.forward(tokens)
+        look_up(&self.embedding, tokens)
     }
 
     /// Chunks of embeddings, the first `before` of which (at most C) are of tokens before the first

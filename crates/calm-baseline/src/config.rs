@@ -57,9 +57,17 @@ impl TokenModelConfig {
 
     /// A model with fresh weights from `seed`, equal on every device.
     pub fn init(&self, seed: u64, device: &Device) -> TokenModel {
-        let init = &mut Init::new(seed, device)
-            .with_std(self.init_std)
-            .with_zero_residual(self.zero_init_residual);
+        let init = Init::new(seed, device);
+        let init = init.with_std(self.init_std);
+        self.build(&mut init.with_zero_residual(self.zero_init_residual))
+    }
+
+    /// A model that waits for weights from a file ([`Init::unloaded`]).
+    pub fn unloaded(&self, device: &Device) -> TokenModel {
+        self.build(&mut Init::unloaded(device))
+    }
+
+    fn build(&self, init: &mut Init<'_>) -> TokenModel {
         let (v, d) = (self.vocab_size, self.transformer.hidden_size);
         TokenModel {
             embedding: init.embedding(v, d),

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::bound::BoundRecord;
 use crate::error::{CliError, Result};
-use crate::model::{AnyCheckpoint, ModelArgs};
+use crate::model::{AnyCheckpoint, ModelArgs, WeightsArgs, no_language_model};
 use crate::output::print;
 use crate::progress::Progress;
 
@@ -58,6 +58,8 @@ pub struct Args {
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
 }
@@ -138,6 +140,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, run) = args.model.open()?;
+    let checkpoint = checkpoint.with_weights(args.weights.numbers());
     let is_plain = matches!(&checkpoint, AnyCheckpoint::Calm(c) if !c.config().is_local());
     if args.bound.is_some() && !is_plain {
         let message = "--bound: this model has a perplexity, not a bound on it";
@@ -171,10 +174,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
-    let mut open = |split: &Split| {
-        let tokenizer = checkpoint.tokenizer();
-        token_store(&data, split, tokenizer, &cache, &mut |e| progress.show(e))
-    };
+    let tokenizer = checkpoint.tokenizer()?;
+    let mut open =
+        |split: &Split| token_store(&data, split, tokenizer, &cache, &mut |e| progress.show(e));
     let store = open(&split)?;
     let content = match split == own {
         true => store.content(),
@@ -189,6 +191,7 @@ pub fn run(args: Args) -> Result<()> {
     let (window_tokens, vocab_size) = match &checkpoint {
         AnyCheckpoint::Calm(c) => (c.config().window, c.config().vocab_size),
         AnyCheckpoint::Baseline(c) => (c.config().window, c.config().vocab_size),
+        AnyCheckpoint::Autoencoder(_) => return Err(no_language_model()),
     };
     let scored = store.test();
     let windows = spread(scored, window_tokens, eval.windows)?;
@@ -239,6 +242,7 @@ pub fn run(args: Args) -> Result<()> {
             let model = checkpoint.load(&device)?;
             token_record(&model, TOKEN_STRIDE, &scoring, on_window)?
         }
+        AnyCheckpoint::Autoencoder(_) => return Err(no_language_model()),
     };
     let record = Record {
         corpus: data.corpus,

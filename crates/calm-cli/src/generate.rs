@@ -7,14 +7,14 @@ use calm_data::Tokenizer;
 use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise, SamplerError};
 use calm_lm::{
     Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, DEVICE_FORMS, GenerateOptions,
-    Generator,
+    Generator, WeightNumbers,
 };
 use calm_nn::{Limits, NextToken};
 
 use burn::tensor::Device;
 
 use crate::error::{CliError, Result};
-use crate::model::{AnyCheckpoint, ModelArgs};
+use crate::model::{AnyCheckpoint, ModelArgs, WeightsArgs, no_language_model};
 use crate::output::{print, tell};
 
 #[derive(clap::Args)]
@@ -50,6 +50,8 @@ pub struct Args {
     /// Seed of all draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
     #[command(flatten)]
@@ -77,7 +79,8 @@ struct BaselineArgs {
 pub fn run(args: Args) -> Result<()> {
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, _) = args.model.open()?;
-    let tokenizer = checkpoint.tokenizer();
+    let checkpoint = checkpoint.with_weights(args.weights.numbers());
+    let tokenizer = checkpoint.tokenizer()?;
     let prompts: Vec<Vec<u32>> = args
         .prompt
         .iter()
@@ -95,6 +98,7 @@ pub fn run(args: Args) -> Result<()> {
             let window = checkpoint.config().window;
             token_by_token(&model, checkpoint, window, &prompts, &args, &device)
         }
+        AnyCheckpoint::Autoencoder(_) => Err(no_language_model()),
     }
 }
 
@@ -106,7 +110,7 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
         return Err(CliError::Usage(message.to_owned()));
     }
     let sampler = sampler(args)?;
-    let tokenizer = checkpoint.tokenizer();
+    let tokenizer = checkpoint.tokenizer()?;
     let model = checkpoint.load(device)?;
     let options = GenerateOptions {
         sampler,
@@ -175,7 +179,7 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
     }
     let only = &args.baseline;
     let sampler = TokenSampler::new(args.temperature, only.top_k, only.top_p)?;
-    let tokenizer = checkpoint.tokenizer();
+    let tokenizer = checkpoint.tokenizer()?;
     let limits = Limits {
         window,
         max_tokens: args.tokens,
@@ -203,7 +207,8 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
         let message = "--draft continues one prompt at a time";
         return Err(CliError::Usage(message.to_owned()));
     }
-    let drafter = drafter(draft, sampler, window, tokenizer, device)?;
+    let numbers = args.weights.numbers();
+    let drafter = drafter(draft, sampler, window, tokenizer, numbers, device)?;
     let (lookahead, prompt) = (only.lookahead, &prompts[0]);
     let mut generator = SpeculativeGenerator::new(
         model, drafter, lookahead, sampler, limits, prompt, args.seed, device,
@@ -234,6 +239,7 @@ fn drafter<'a>(
     sampler: TokenSampler,
     window: usize,
     tokenizer: &Tokenizer,
+    numbers: WeightNumbers,
     device: &'a Device,
 ) -> Result<Box<dyn Drafter + 'a>> {
     fn over<'a, M: NextToken + 'static>(
@@ -252,7 +258,7 @@ fn drafter<'a>(
     if draft == "lookup" {
         return Ok(Box::new(PromptLookup::new(3)));
     }
-    let checkpoint = AnyCheckpoint::open(draft.as_ref())?;
+    let checkpoint = AnyCheckpoint::open(draft.as_ref())?.with_weights(numbers);
     let path = checkpoint.directory().join("tokenizer.json");
     calm_lm::check_tokenizer(&path, tokenizer.fingerprint())?;
     match checkpoint {
@@ -260,7 +266,7 @@ fn drafter<'a>(
             let window = window.max(small.config().window);
             Ok(over(small.load_local(device)?, sampler, window, device))
         }
-        AnyCheckpoint::Calm(_) => Err(CliError::Usage(
+        AnyCheckpoint::Calm(_) | AnyCheckpoint::Autoencoder(_) => Err(CliError::Usage(
             "--draft needs a model that knows its own probabilities: a token baseline, or a CALM \
              with a local decoder"
                 .to_owned(),

@@ -7,13 +7,16 @@ mod cost;
 mod data;
 mod error;
 mod eval;
+mod export;
 mod generate;
+mod import;
 mod interrupt;
 mod model;
 mod output;
 mod plan;
 mod progress;
 mod report;
+mod trace;
 mod train;
 
 use std::process::ExitCode;
@@ -52,6 +55,12 @@ enum Command {
     Data(data::Args),
     /// Write report.html of a run again.
     Report(report::Args),
+    /// Turn a checkpoint of CALM's released code, or a LLaMA token model, into one of ours.
+    Import(import::Args),
+    /// Write a model in the form of the released code.
+    Export(export::Args),
+    /// Compute one forward pass from given inputs and draws, for porting and debugging.
+    Trace(trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +80,9 @@ fn execute(command: Command) -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Data(args) => data::run(args),
         Command::Report(args) => report::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Trace(args) => trace::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

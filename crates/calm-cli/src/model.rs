@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use calm_data::{Split, Tokenizer};
 use calm_lm::{
-    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, Kind, checkpoint_kind,
+    AnyModel, AutoencoderCheckpoint, BaselineCheckpoint, Checkpoint, CheckpointConfig,
+    CheckpointOf, Kind, WeightNumbers, checkpoint_kind,
 };
 use calm_records::RunDir;
 use calm_train::Newest;
 use clap::Args;
 
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::tell;
 
 #[derive(Args)]
@@ -31,6 +33,35 @@ pub struct ModelArgs {
     /// The run's token baseline instead of its CALM.
     #[arg(long, requires = "run")]
     baseline: bool,
+    /// The tokenizer of a model that was imported without one: a tokenizer.json or its directory.
+    #[arg(long, value_name = "FILE|DIR")]
+    tokenizer: Option<PathBuf>,
+}
+
+/// What weights are kept in while they are used.
+#[derive(Args)]
+pub struct WeightsArgs {
+    /// What weights are kept in: as they are stored, widened to f32, or rounded to bf16, which halves
+    /// memory and what decoding reads.
+    #[arg(long, value_enum, default_value = "stored")]
+    weights: WeightsName,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum WeightsName {
+    Stored,
+    F32,
+    Bf16,
+}
+
+impl WeightsArgs {
+    pub fn numbers(&self) -> WeightNumbers {
+        match self.weights {
+            WeightsName::Stored => WeightNumbers::Stored,
+            WeightsName::F32 => WeightNumbers::F32,
+            WeightsName::Bf16 => WeightNumbers::Bf16,
+        }
+    }
 }
 
 /// A checkpoint of either kind.
@@ -38,6 +69,7 @@ pub struct ModelArgs {
 pub enum AnyCheckpoint {
     Calm(Checkpoint),
     Baseline(BaselineCheckpoint),
+    Autoencoder(AutoencoderCheckpoint),
 }
 
 impl AnyCheckpoint {
@@ -46,20 +78,56 @@ impl AnyCheckpoint {
         Ok(match checkpoint_kind(directory)? {
             Kind::Calm => Self::Calm(Checkpoint::open(directory)?),
             Kind::TokenModel => Self::Baseline(BaselineCheckpoint::open(directory)?),
+            Kind::Autoencoder => Self::Autoencoder(AutoencoderCheckpoint::open(directory)?),
         })
     }
 
-    pub fn tokenizer(&self) -> &Tokenizer {
-        match self {
+    /// The whole model.
+    pub fn load(&self, device: &Device) -> Result<AnyModel> {
+        Ok(match self {
+            Self::Calm(c) if c.config().is_local() => {
+                let message = "a model with a local decoder is none that others know: it is neither \
+                               traced nor exported";
+                return Err(CliError::Usage(message.to_owned()));
+            }
+            Self::Calm(c) => AnyModel::Calm(c.config().clone(), c.load(device)?),
+            Self::Baseline(c) => AnyModel::TokenModel(c.config().clone(), c.load(device)?),
+            Self::Autoencoder(c) => AnyModel::Autoencoder(c.config().clone(), c.load(device)?),
+        })
+    }
+
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        Ok(match self {
             Self::Calm(checkpoint) => checkpoint.tokenizer(),
             Self::Baseline(checkpoint) => checkpoint.tokenizer(),
+            Self::Autoencoder(checkpoint) => checkpoint.tokenizer(),
+        }?)
+    }
+
+    /// The same, with weights kept in `numbers` once they are loaded.
+    pub fn with_weights(self, numbers: WeightNumbers) -> Self {
+        match self {
+            Self::Calm(checkpoint) => Self::Calm(checkpoint.with_weights(numbers)),
+            Self::Baseline(checkpoint) => Self::Baseline(checkpoint.with_weights(numbers)),
+            Self::Autoencoder(checkpoint) => Self::Autoencoder(checkpoint.with_weights(numbers)),
         }
+    }
+
+    fn with_tokenizer(self, tokenizer: Tokenizer) -> Result<Self> {
+        Ok(match self {
+            Self::Calm(checkpoint) => Self::Calm(checkpoint.with_tokenizer(tokenizer)?),
+            Self::Baseline(checkpoint) => Self::Baseline(checkpoint.with_tokenizer(tokenizer)?),
+            Self::Autoencoder(checkpoint) => {
+                Self::Autoencoder(checkpoint.with_tokenizer(tokenizer)?)
+            }
+        })
     }
 
     pub fn split(&self) -> Option<&Split> {
         match self {
             Self::Calm(checkpoint) => checkpoint.split(),
             Self::Baseline(checkpoint) => checkpoint.split(),
+            Self::Autoencoder(checkpoint) => checkpoint.split(),
         }
     }
 
@@ -67,6 +135,7 @@ impl AnyCheckpoint {
         match self {
             Self::Calm(checkpoint) => checkpoint.text(),
             Self::Baseline(checkpoint) => checkpoint.text(),
+            Self::Autoencoder(checkpoint) => checkpoint.text(),
         }
     }
 
@@ -74,6 +143,7 @@ impl AnyCheckpoint {
         match self {
             Self::Calm(checkpoint) => checkpoint.directory(),
             Self::Baseline(checkpoint) => checkpoint.directory(),
+            Self::Autoencoder(checkpoint) => checkpoint.directory(),
         }
     }
 }
@@ -81,7 +151,7 @@ impl AnyCheckpoint {
 impl ModelArgs {
     /// Opens the checkpoint, and the run where one was given.
     pub fn open(&self) -> Result<(AnyCheckpoint, Option<RunDir>)> {
-        match (&self.place.run, &self.place.model) {
+        let (checkpoint, run) = match (&self.place.run, &self.place.model) {
             (Some(run), _) => {
                 let run = RunDir::open(run)?;
                 let checkpoint = if self.baseline {
@@ -89,12 +159,24 @@ impl ModelArgs {
                 } else {
                     AnyCheckpoint::Calm(told(calm_train::language_model_checkpoint(&run)?))
                 };
-                Ok((checkpoint, Some(run)))
+                (checkpoint, Some(run))
             }
-            (None, Some(model)) => Ok((AnyCheckpoint::open(model)?, None)),
+            (None, Some(model)) => (AnyCheckpoint::open(model)?, None),
             (None, None) => unreachable!("clap requires one of them"),
-        }
+        };
+        let checkpoint = match &self.tokenizer {
+            Some(path) => checkpoint.with_tokenizer(Tokenizer::load(path)?)?,
+            None => checkpoint,
+        };
+        Ok((checkpoint, run))
     }
+}
+
+/// What is said of a command that an autoencoder alone can't serve.
+pub fn no_language_model() -> CliError {
+    CliError::Usage(
+        "an autoencoder alone has no language model; it can be traced and exported".into(),
+    )
 }
 
 /// The checkpoint, after a line on stderr for each that should have come before it.

@@ -144,6 +144,14 @@ pub enum Error {
         /// The size asked for.
         vocab_size: usize,
     },
+    /// A tokenizer with more tokens than the model that it is for.
+    #[error("the tokenizer has {tokenizer} tokens and the model {model}: it is another model's")]
+    VocabTooLarge {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Tokens of the model.
+        model: usize,
+    },
     /// The text to train a tokenizer on had no characters.
     #[error("cannot train a tokenizer: the text is empty")]
     EmptyTrainingText,

@@ -27,6 +27,7 @@ mod corpus;
 mod error;
 mod files;
 mod permutation;
+mod special_tokens;
 mod split;
 mod store;
 mod store_header;
@@ -41,6 +42,7 @@ pub use corpus::{
 };
 pub use error::{Error, Result};
 pub use files::sha256_file;
+pub use special_tokens::SpecialTokens;
 pub use split::{Part, Split};
 pub use store::{PrepareEvent, PrepareProgress, TokenStore};
 pub use stream::TokenStreamDecoder;

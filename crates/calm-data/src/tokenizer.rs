@@ -15,6 +15,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use crate::error::{Error, Result};
 use crate::files::hex;
+use crate::special_tokens::SpecialTokens;
 
 /// The end-of-text token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -41,6 +42,8 @@ const SMALLEST_VOCABULARY: usize = 257;
 pub struct Tokenizer {
     inner: Inner,
     end_of_text: u32,
+    /// Whether the end of a text is another than the names of known ones tell.
+    end_is_stated: bool,
     vocab_size: usize,
     fingerprint: String,
 }
@@ -116,29 +119,59 @@ impl Tokenizer {
         Self::finish(inner, end_of_text)
     }
 
-    /// Loads any `tokenizer.json` whose vocabulary has an end-of-text token (`<|endoftext|>`,
-    /// `<|end_of_text|>` or `</s>`, in this order). Truncation and padding stored in the file are
-    /// switched off.
+    /// Loads any `tokenizer.json`, or the one in a directory. What a `tokenizer_config.json` beside it
+    /// says counts: its `eos_token` ends texts, and tokens that it adds are added. Otherwise the
+    /// vocabulary must have an end-of-text token (`<|endoftext|>`, `<|end_of_text|>` or `</s>`, in this
+    /// order). Truncation and padding stored in the file are switched off.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::BadTokenizer`] where the file does not parse,
-    /// [`Error::NoEndOfText`].
+    /// [`Error::Io`], [`Error::BadTokenizer`] where a file does not parse or the two contradict each
+    /// other, [`Error::NoEndOfText`].
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        let bad = |e: tokenizers::Error| Error::BadTokenizer {
-            path: path.to_path_buf(),
-            reason: one_line(&e.to_string()),
+        let path = match path.is_dir() {
+            true => &path.join("tokenizer.json"),
+            false => path,
         };
-        let mut inner = Inner::from_bytes(&bytes).map_err(bad)?;
-        inner.with_truncation(None).map_err(bad)?;
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let bad = |reason: &str| Error::BadTokenizer {
+            path: path.to_path_buf(),
+            reason: one_line(reason),
+        };
+        let library = |e: tokenizers::Error| bad(&e.to_string());
+        let mut inner = Inner::from_bytes(&bytes).map_err(library)?;
+        inner.with_truncation(None).map_err(library)?;
         inner.with_padding(None);
-        let end_of_text = END_OF_TEXT_NAMES
-            .iter()
-            .find_map(|name| inner.token_to_id(name))
-            .ok_or_else(|| Error::NoEndOfText {
+        let special = SpecialTokens::beside(path)?;
+        for (text, id, is_special) in special.added() {
+            if inner.token_to_id(text).is_none() {
+                let token = AddedToken::from(text, is_special);
+                match is_special {
+                    true => inner.add_special_tokens(&[token]),
+                    false => inner.add_tokens(&[token]),
+                };
+            }
+            if inner.token_to_id(text) != Some(id) {
+                let reason =
+                    format!("tokenizer_config.json gives {text:?} the id {id}, which is not its");
+                return Err(bad(&reason));
+            }
+        }
+        let known = || {
+            END_OF_TEXT_NAMES
+                .iter()
+                .find_map(|name| inner.token_to_id(name))
+        };
+        let end_of_text = match special.end_of_text() {
+            Some(name) => inner.token_to_id(name).ok_or_else(|| {
+                bad(&format!(
+                    "tokenizer_config.json ends texts with {name:?}, which is no token"
+                ))
+            })?,
+            None => known().ok_or_else(|| Error::NoEndOfText {
                 path: path.to_path_buf(),
                 expected: END_OF_TEXT_NAMES.join(", "),
-            })?;
+            })?,
+        };
         Self::finish(inner, end_of_text)
     }
 
@@ -150,21 +183,47 @@ impl Tokenizer {
             .into_values()
             .max()
             .unwrap_or(end_of_text);
-        let serialized = inner.to_string(false).map_err(failed("serialize"))?;
+        let mut serialized = inner.to_string(false).map_err(failed("serialize"))?;
+        let mut known = END_OF_TEXT_NAMES.iter();
+        let stated = known.find_map(|name| inner.token_to_id(name)) != Some(end_of_text);
+        if stated {
+            serialized.push_str(&format!("\nend of text: {end_of_text}"));
+        }
         Ok(Self {
             inner,
             end_of_text,
+            end_is_stated: stated,
             vocab_size: largest as usize + 1,
             fingerprint: hex(&Sha256::digest(serialized.as_bytes())),
         })
     }
 
-    /// Writes `tokenizer.json` atomically.
+    /// The same for a model with a vocabulary that may be larger: ids which are no token of this one
+    /// have no text.
+    ///
+    /// # Errors
+    /// [`Error::VocabTooLarge`] where the model's is smaller.
+    pub fn for_vocabulary(mut self, vocab_size: usize) -> Result<Self> {
+        if vocab_size < self.vocab_size {
+            return Err(Error::VocabTooLarge {
+                tokenizer: self.vocab_size,
+                model: vocab_size,
+            });
+        }
+        self.vocab_size = vocab_size;
+        Ok(self)
+    }
+
+    /// Writes `tokenizer.json` atomically, and where the end of a text is not the one that would be found
+    /// in it, a `tokenizer_config.json` beside it that says so.
     ///
     /// # Errors
     /// [`Error::Io`]; the old file, if any, is then untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
         let json = self.inner.to_string(true).map_err(failed("serialize"))?;
+        if self.end_is_stated {
+            SpecialTokens::ending(self.end_of_text_name()).save_beside(path)?;
+        }
         calm_files::write_atomic(path, json.as_bytes()).map_err(Error::io("write", path))
     }
 
@@ -212,7 +271,8 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(failed("decode"))
     }
 
-    /// Number of ids, end-of-text included: every id is below it.
+    /// Number of ids, end-of-text included: every id is below it. With
+    /// [`for_vocabulary`](Self::for_vocabulary) the model's.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -220,6 +280,11 @@ impl Tokenizer {
     /// Id of the end-of-text token.
     pub fn end_of_text(&self) -> u32 {
         self.end_of_text
+    }
+
+    /// The end-of-text token as it is written.
+    pub fn end_of_text_name(&self) -> String {
+        self.inner.id_to_token(self.end_of_text).unwrap_or_default()
     }
 
     /// sha256 of the serialized tokenizer as 64 hexadecimal digits; the same after save and load.
@@ -393,6 +458,69 @@ mod tests {
         let error = Tokenizer::load(&path).unwrap_err();
         assert!(matches!(error, Error::NoEndOfText { .. }), "{error}");
         assert!(error.to_string().contains("<|end_of_text|>"), "{error}");
+    }
+
+    #[test]
+    fn a_configuration_beside_it_names_the_end_and_adds_tokens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        let beside = directory.path().join("tokenizer_config.json");
+        SMALL.save(&path).unwrap();
+        let size = SMALL.vocab_size() as u32;
+        let write = |json: &str| fs::write(&beside, json).unwrap();
+        let added = |id: u32| {
+            format!(
+                r#"{{"eos_token": {{"content": "<|eot|>", "lstrip": false}}, "bos_token": null,
+                    "added_tokens_decoder": {{
+                        "{id}": {{"content": "[PAD]", "special": true}},
+                        "{}": {{"content": "<|eot|>", "special": true}}}}}}"#,
+                id + 1
+            )
+        };
+        write(&added(size));
+        // The directory will do.
+        let loaded = Tokenizer::load(directory.path()).unwrap();
+        assert_eq!(loaded.vocab_size(), SMALL.vocab_size() + 2);
+        assert_eq!(loaded.end_of_text(), size + 1);
+        assert_eq!(loaded.decode(&[size]).unwrap(), "");
+        assert_ne!(loaded.fingerprint(), SMALL.fingerprint());
+        let text = "The sea [PAD] <|eot|>";
+        let ids = loaded.encode(text).unwrap();
+        assert!(ids.iter().all(|&id| id < size), "a text can't forge them");
+        assert_eq!(loaded.decode(&ids).unwrap(), text);
+
+        // Saved elsewhere the end of a text is still the same.
+        let other = tempfile::tempdir().unwrap();
+        loaded.save(&other.path().join("tokenizer.json")).unwrap();
+        let again = Tokenizer::load(other.path()).unwrap();
+        assert_eq!(again.end_of_text(), size + 1);
+        assert_eq!(again.fingerprint(), loaded.fingerprint());
+
+        for (json, part) in [
+            (added(size + 5), "[PAD]"),
+            (r#"{"eos_token": "<nothing>"}"#.to_owned(), "<nothing>"),
+            (r#"{"eos_token": 7}"#.to_owned(), "tokenizer_config.json"),
+            ("{".to_owned(), "tokenizer_config.json"),
+        ] {
+            write(&json);
+            let error = Tokenizer::load(&path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        write(r#"{"eos_token": null, "model_max_length": 1e30}"#);
+        assert_eq!(
+            Tokenizer::load(&path).unwrap().end_of_text(),
+            SMALL.end_of_text()
+        );
+    }
+
+    #[test]
+    fn a_model_may_have_more_tokens_but_not_fewer() {
+        let size = SMALL.vocab_size();
+        let larger = SMALL.clone().for_vocabulary(size + 1).unwrap();
+        assert_eq!(larger.decode(&[size as u32]).unwrap(), "");
+        assert_eq!(larger.vocab_size(), size + 1);
+        let error = SMALL.clone().for_vocabulary(size - 1).unwrap_err();
+        assert!(matches!(error, Error::VocabTooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod screen;
 
 use rayon::prelude::*;
 
+use crate::product::Right;
 use crate::{Mat, MatMut, MatmulPrecision, Update, gemm};
 
 /// A table of vectors `[V, d]`, prepared once to be searched often for the one with the largest
@@ -30,7 +31,7 @@ impl Argmax {
     ///
     /// # Panics
     /// Where the table is not `V d` numbers, or V or d is 0.
-    pub fn new(table: &[f32], [vocab, d]: [usize; 2]) -> Self {
+    pub fn new<T: Right>(table: &[T], [vocab, d]: [usize; 2]) -> Self {
         assert!(vocab * d > 0, "a table without entries");
         assert_eq!(table.len(), vocab * d, "a table of {vocab} vectors of {d}");
         Self {
@@ -45,7 +46,7 @@ impl Argmax {
     ///
     /// # Panics
     /// Where x or the table is not of the prepared sizes.
-    pub fn search(&self, x: &[f32], table: &[f32]) -> Vec<i32> {
+    pub fn search<T: Right>(&self, x: &[f32], table: &[T]) -> Vec<i32> {
         let [vocab, d] = self.dims;
         assert!(table.len() == vocab * d && x.len().is_multiple_of(d));
         #[cfg(target_arch = "x86_64")]
@@ -60,7 +61,7 @@ impl Argmax {
 const SCORES: usize = 1 << 18;
 
 /// Makes the scores of a few rows at a time.
-fn by_scores(x: &[f32], table: &[f32], d: usize) -> Vec<i32> {
+fn by_scores<T: Right>(x: &[f32], table: &[T], d: usize) -> Vec<i32> {
     let (rows, vocab) = (x.len() / d, table.len() / d);
     let block = (SCORES / vocab).clamp(1, rows.max(1));
     let mut scores = vec![0.0; block * vocab];
@@ -114,5 +115,11 @@ mod tests {
             let found = screen.expect("a finite table").search(&x, &table);
             assert_eq!(found, expected, "{products:?}");
         }
+        // The same of a table that is kept in bf16, and of one that was rounded so.
+        let short: Vec<_> = table.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let rounded: Vec<_> = short.iter().map(|x| x.to_f32()).collect();
+        let expected = by_scores(&x, &rounded, d);
+        assert_eq!(by_scores(&x, &short, d), expected);
+        assert_eq!(Argmax::new(&short, [vocab, d]).search(&x, &short), expected);
     }
 }

@@ -7,6 +7,9 @@
 //! | the same with at most five rows | `product/few.rs` | reads the right factor once, as it lies | likewise | likewise |
 //! | [`Argmax`] | `argmax.rs`, `argmax/` | 8-bit products (VNNI), then exact ones | likewise (`maddubs`) | scores |
 //!
+//! Right factors and tables may be kept in bf16 ([`Number`]): half the memory, and half of what
+//! products of few rows read.
+//!
 //! What both are written in serves other kernels too: a loop compiled for every instruction set
 //! ([`simd!`], [`by_level!`] over [`lanes`]) and a slice that threads share ([`Shared`]).
 //! `CALM_ISA=avx2` or `CALM_ISA=base` in the environment holds these kernels to less than the machine
@@ -27,10 +30,13 @@ mod argmax;
 // Not of the interface: a vector's methods are sound only within what `by_level!` makes.
 #[doc(hidden)]
 pub mod lanes;
+mod number;
 mod product;
 mod shared;
 pub mod simd;
 
 pub use argmax::Argmax;
-pub use product::{Mat, MatMut, MatmulPrecision, Update, gemm, gemm_serial};
+pub use half::bf16;
+pub use number::Number;
+pub use product::{Mat, MatMut, MatmulPrecision, Right, Update, gemm, gemm_serial};
 pub use shared::Shared;

@@ -13,6 +13,8 @@ mod avx512;
 mod blocks;
 mod few;
 
+pub use few::Right;
+
 /// How a product is rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MatmulPrecision {
@@ -39,17 +41,17 @@ impl MatmulPrecision {
 
 /// A matrix that is read: any strides, so a transposed view costs nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Mat<'a> {
-    data: &'a [f32],
+pub struct Mat<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// A row-major matrix.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, [rows, cols], [cols, 1])
     }
 
@@ -57,7 +59,7 @@ impl<'a> Mat<'a> {
     ///
     /// # Panics
     /// Where the last entry lies outside `data`.
-    pub fn strided(data: &'a [f32], dims: [usize; 2], strides: [usize; 2]) -> Self {
+    pub fn strided(data: &'a [T], dims: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, cols] = dims;
         let [row_stride, col_stride] = strides;
         assert!(
@@ -178,7 +180,13 @@ const FEW_PARALLEL_FROM: usize = 1 << 15;
 ///
 /// # Panics
 /// Where the dimensions disagree.
-pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update, precision: MatmulPrecision) {
+pub fn gemm<T: Right>(
+    a: Mat<'_>,
+    b: Mat<'_, T>,
+    c: MatMut<'_>,
+    into: Update,
+    precision: MatmulPrecision,
+) {
     let work = a.rows * a.cols * b.cols;
     // A few rows wait for memory, not for arithmetic.
     let from = if few::fits(&a, &b) {
@@ -195,9 +203,9 @@ pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update, precision: Matm
 }
 
 /// [`gemm()`] on the calling thread alone, for callers that are parallel themselves.
-pub fn gemm_serial(
+pub fn gemm_serial<T: Right>(
     a: Mat<'_>,
-    b: Mat<'_>,
+    b: Mat<'_, T>,
     c: MatMut<'_>,
     into: Update,
     precision: MatmulPrecision,
@@ -205,10 +213,10 @@ pub fn gemm_serial(
     gemm_on(1, a, b, c, into, precision);
 }
 
-fn gemm_on(
+fn gemm_on<T: Right>(
     threads: usize,
     a: Mat<'_>,
-    b: Mat<'_>,
+    b: Mat<'_, T>,
     c: MatMut<'_>,
     into: Update,
     precision: MatmulPrecision,
@@ -238,6 +246,23 @@ fn gemm_on(
     if few::fits(&a, &b) {
         return few::gemm(threads, a, b, c, into);
     }
+    let Some(data) = T::plain(b.data) else {
+        return widened(threads, a, b, c, into, precision);
+    };
+    let Mat {
+        rows,
+        cols,
+        row_stride,
+        col_stride,
+        ..
+    } = b;
+    let b = Mat {
+        data,
+        rows,
+        cols,
+        row_stride,
+        col_stride,
+    };
     #[cfg(target_arch = "x86_64")]
     if avx512::available() {
         return avx512::gemm(threads, a, b, c, into, precision);
@@ -247,6 +272,62 @@ fn gemm_on(
         return avx2::gemm(threads, a, b, c, into);
     }
     fallback(threads, a, b, c, into);
+}
+
+/// Depth and columns of a right factor that are widened at once: 2 MiB of f32.
+const WIDENED: [usize; 2] = [512, 1024];
+
+/// A right factor of short numbers, widened block by block.
+fn widened<T: Right>(
+    threads: usize,
+    a: Mat<'_>,
+    b: Mat<'_, T>,
+    c: MatMut<'_>,
+    into: Update,
+    precision: MatmulPrecision,
+) {
+    let by_rows = b.col_stride == 1;
+    let mut space = Vec::new();
+    for first_depth in (0..b.rows).step_by(WIDENED[0]) {
+        let depth = first_depth..b.rows.min(first_depth + WIDENED[0]);
+        let into = if first_depth > 0 { Update::Add } else { into };
+        let a = Mat {
+            data: &a.data[depth.start * a.col_stride..],
+            cols: depth.len(),
+            ..a
+        };
+        for first_col in (0..b.cols).step_by(WIDENED[1]) {
+            let cols = first_col..b.cols.min(first_col + WIDENED[1]);
+            let dims = [depth.len(), cols.len()];
+            // In the order in which they lie.
+            let (outer, inner, outer_stride, inner_stride) = match by_rows {
+                true => (depth.clone(), cols.clone(), b.row_stride, b.col_stride),
+                false => (cols.clone(), depth.clone(), b.col_stride, b.row_stride),
+            };
+            let width = inner.len();
+            space.resize(outer.len() * width, 0.0);
+            for (i, to) in outer.zip(space.chunks_exact_mut(width)) {
+                let from = &b.data[i * outer_stride + inner.start * inner_stride..];
+                match inner_stride {
+                    1 => T::widen(&from[..width], to),
+                    _ => {
+                        for (to, from) in to.iter_mut().zip(from.iter().step_by(inner_stride)) {
+                            *to = from.float();
+                        }
+                    }
+                }
+            }
+            let strides = if by_rows { [width, 1] } else { [1, width] };
+            let target = MatMut {
+                data: &mut c.data[cols.start..],
+                rows: c.rows,
+                cols: cols.len(),
+                stride: c.stride,
+            };
+            let b = Mat::strided(&space, dims, strides);
+            gemm_on(threads, a, b, target, into, precision);
+        }
+    }
 }
 
 /// The `gemm` crate, which has kernels for NEON and for plain Rust.
@@ -391,6 +472,46 @@ pub(crate) mod tests {
         );
     }
 
+    /// One rounding, of the right factor.
+    #[test]
+    fn right_factors_may_be_bf16() {
+        let product = |threads, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into| {
+            let data: Vec<_> = b.data.iter().map(|&x| half::bf16::from_f32(x)).collect();
+            let short = Mat::strided(&data, [b.rows, b.cols], [b.row_stride, b.col_stride]);
+            gemm_on(threads, a, short, c, into, MatmulPrecision::F32);
+        };
+        check(product, 1.0 / 512.0 + 1e-6);
+        // Of strides that no row or column lies side by side with.
+        let (x, wide) = (numbers(8 * 30, 1), numbers(30 * 20 * 6, 2));
+        let short: Vec<_> = wide.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let rounded: Vec<_> = short.iter().map(|x| x.to_f32()).collect();
+        let [mut found, mut expected] = [[0.0; 8 * 20]; 2];
+        let (dims, strides, f32) = ([30, 20], [120, 3], MatmulPrecision::F32);
+        let a = Mat::new(&x, 8, 30);
+        let c = MatMut::new(&mut found, 8, 20);
+        gemm(
+            a,
+            Mat::strided(&short, dims, strides),
+            c,
+            Update::Overwrite,
+            f32,
+        );
+        let c = MatMut::new(&mut expected, 8, 20);
+        gemm(
+            a,
+            Mat::strided(&rounded, dims, strides),
+            c,
+            Update::Overwrite,
+            f32,
+        );
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (found - expected).abs() <= 1e-5,
+                "{found}, expected {expected}"
+            );
+        }
+    }
+
     #[test]
     fn views_that_do_not_fit_are_refused() {
         let data = [0.0; 8];
@@ -430,7 +551,7 @@ pub(crate) mod tests {
     #[test]
     fn an_empty_depth_gives_zero() {
         let mut c = vec![1.0; 6];
-        let (a, b) = (Mat::new(&[], 2, 0), Mat::new(&[], 0, 3));
+        let (a, b) = (Mat::new(&[], 2, 0), Mat::<f32>::new(&[], 0, 3));
         gemm(
             a,
             b,
@@ -450,7 +571,7 @@ pub(crate) mod tests {
         // What lies behind the last row stays.
         let mut c = [1.0; 6];
         let target = MatMut::strided(&mut c, 1, 2, 3);
-        let (a, b) = (Mat::new(&[], 1, 0), Mat::new(&[], 0, 2));
+        let (a, b) = (Mat::new(&[], 1, 0), Mat::<f32>::new(&[], 0, 2));
         gemm(a, b, target, Update::Overwrite, MatmulPrecision::F32);
         assert_eq!(c, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
     }

@@ -90,6 +90,12 @@ pub fn fused(device: &Device) -> bool {
     on_flex(device) || on_cube(device)
 }
 
+/// Whether products on `device` read weights that are kept in bf16 as they lie; elsewhere such a weight
+/// is widened as a whole first.
+pub fn reads_bf16_weights(device: &Device) -> bool {
+    on_flex(device)
+}
+
 fn on_flex(device: &Device) -> bool {
     *device == Device::flex()
 }

@@ -204,28 +204,24 @@ impl DiffusionHead {
             .net
             .forward(condition, noisy.clone(), times.clone().float());
         let [named_noise, share] = parts(named);
-        let squared = (noise - named_noise.clone()).square().mean_dim(2);
+        let squared = (noise.clone() - named_noise.clone()).square().mean_dim(2);
 
         let log_variance = log_variance(
             share,
             at(&|i| schedule.log_beta[i]),
             at(&|i| schedule.log_variance[i]),
         );
-        let latent = latent(&noisy, named_noise.detach(), at(&|i| kept(i)));
-        let mean = |x: Tensor<3>| {
-            x * at(&|i| schedule.of_latent[i]) + noisy.clone() * at(&|i| schedule.of_noisy[i])
-        };
-        let (found, true_mean) = (mean(latent), mean(targets.clone()));
-        let true_log_variance = at(&|i| schedule.log_variance[i]);
-        let apart = (true_mean - found.clone()).square() / log_variance.clone().exp();
-        let ratio = true_log_variance - log_variance.clone();
-        let between = (ratio.clone().exp() + apart - ratio - 1.0) * 0.5;
+        // Latent and named latent differ by their noises alone, and so do the means of the step before:
+        // taken so, small differences lose no digits.
+        let wrong = named_noise.detach() - noise;
+        let apart = wrong * at(&|i| (1.0 / kept(i) - 1.0).sqrt() * schedule.of_latent[i]);
+        let squares = apart.clone().square() / log_variance.clone().exp();
+        let ratio = at(&|i| schedule.log_variance[i]) - log_variance.clone();
+        let between = (ratio.clone().exp() + squares.clone() - ratio - 1.0) * 0.5;
+        // At time 0 the mean of the step before is the named latent.
         let last = match of {
-            DiffusionLoss::Released => -pixel_log_probability(targets, found, log_variance),
-            DiffusionLoss::Clean => {
-                let squares = (targets - found).square() / log_variance.clone().exp();
-                (squares + log_variance + (2.0 * PI).ln()) * 0.5
-            }
+            DiffusionLoss::Released => -pixel_log_probability(targets, apart, log_variance),
+            DiffusionLoss::Clean => (squares + log_variance + (2.0 * PI).ln()) * 0.5,
         };
         let is_last = times.equal_elem(0).unsqueeze_dim::<3>(2);
         let is_last = is_last.expand(between.dims());
@@ -305,24 +301,34 @@ fn log_variance(share: Tensor<3>, upper: Tensor<3>, lower: Tensor<3>) -> Tensor<
 }
 
 /// Logarithm of the probability that a Gaussian falls into the bin of a pixel, 2/255 wide and open
-/// at -1 and 1, with tanh for the error function: the released code's.
-fn pixel_log_probability(pixel: Tensor<3>, mean: Tensor<3>, log_variance: Tensor<3>) -> Tensor<3> {
+/// at -1 and 1, with tanh for the error function: the released code's, whose function of the
+/// distribution is `(1 + tanh(u)) / 2 = sigmoid(2 u)`. The difference of two such is taken as
+/// `sigmoid(2 u) sigmoid(-2 v) (1 - e^(-2 (u - v)))`, which loses no digits in the tails.
+///
+/// `centred` is the pixel less the Gaussian's mean.
+fn pixel_log_probability(
+    pixel: Tensor<3>,
+    centred: Tensor<3>,
+    log_variance: Tensor<3>,
+) -> Tensor<3> {
     let (half, least) = (1.0 / 255.0, 1e-12);
+    let scale = (2.0 / PI).sqrt();
     let precision = (log_variance * -0.5).exp();
-    let centred = pixel.clone() - mean;
-    let below = |offset: f64| {
-        let x = (centred.clone() + offset) * precision.clone();
-        let cubed = x.clone() * x.clone() * x.clone();
-        ((x + cubed * 0.044715) * (2.0 / PI).sqrt()).tanh() * 0.5 + 0.5
-    };
-    let (upper, lower) = (below(half), below(-half));
+    let bound = |offset: f64| (centred.clone() + offset) * precision.clone();
+    let squashed = |x: &Tensor<3>| (x.clone() + x.clone().powi_scalar(3) * 0.044715) * scale;
+    let (upper, lower) = (bound(half), bound(-half));
+    let [below_upper, above_lower] =
+        [squashed(&upper), -squashed(&lower)].map(|u| burn::tensor::activation::sigmoid(u * 2.0));
+    // u - v without the difference of cubes.
+    let squares = upper.clone().square() + upper.clone() * lower.clone() + lower.square();
+    let apart = precision * (2.0 * half) * (squares * 0.044715 + 1.0) * scale;
+    let between = apart.tanh();
+    let between = between.clone() * 2.0 / (between + 1.0);
     let log = |p: Tensor<3>| p.clamp_min(least).log();
-    let inside = log(upper.clone() - lower.clone());
-    let first = log(upper);
-    let last = log(lower * -1.0 + 1.0);
+    let inside = log(below_upper.clone() * above_lower.clone() * between);
     inside
-        .mask_where(pixel.clone().greater_elem(0.999), last)
-        .mask_where(pixel.lower_elem(-0.999), first)
+        .mask_where(pixel.clone().greater_elem(0.999), log(above_lower))
+        .mask_where(pixel.lower_elem(-0.999), log(below_upper))
 }
 
 impl GenerativeHead for DiffusionHead {

@@ -170,11 +170,19 @@ impl ModelConfig {
 
     /// A model with a local decoder and fresh weights from `seed`, equal on every device.
     pub fn init_local(&self, seed: u64, device: &Device) -> LocalModel {
-        let init = &mut self.language_model_weights(seed, device);
+        self.build_local(&mut self.language_model_weights(seed, device))
+    }
+
+    fn build_local(&self, init: &mut Init<'_>) -> LocalModel {
         LocalModel {
             backbone: self.backbone().init(init),
             decoder: self.local().init(init),
         }
+    }
+
+    /// The same, waiting for weights from a file ([`Init::unloaded`]).
+    pub fn unloaded_local(&self, device: &Device) -> LocalModel {
+        self.build_local(&mut Init::unloaded(device))
     }
 
     /// A CALM with fresh weights from `seed`, equal on every device.
@@ -190,7 +198,23 @@ impl ModelConfig {
 
     /// The language model alone, with the weights that [`ModelConfig::init`] gives it.
     pub fn init_language_model(&self, seed: u64, device: &Device) -> LanguageModel {
-        let init = &mut self.language_model_weights(seed, device);
+        self.build_language_model(&mut self.language_model_weights(seed, device))
+    }
+
+    /// The language model, waiting for weights from a file ([`Init::unloaded`]).
+    pub fn unloaded_language_model(&self, device: &Device) -> LanguageModel {
+        self.build_language_model(&mut Init::unloaded(device))
+    }
+
+    /// A CALM that waits for weights from a file ([`Init::unloaded`]).
+    pub fn unloaded(&self, device: &Device) -> CalmModel {
+        CalmModel {
+            autoencoder: self.autoencoder().init(&mut Init::unloaded(device)),
+            language_model: self.unloaded_language_model(device),
+        }
+    }
+
+    fn build_language_model(&self, init: &mut Init<'_>) -> LanguageModel {
         LanguageModel {
             backbone: self.backbone().init(init),
             head: self.head().init(init),
@@ -313,11 +337,13 @@ impl ModelConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A CALM, or its autoencoder alone.
+    /// A CALM, or of one in training its autoencoder alone.
     #[default]
     Calm,
     /// A token baseline.
     TokenModel,
+    /// An autoencoder that was imported alone.
+    Autoencoder,
 }
 
 impl std::fmt::Display for Kind {
@@ -325,6 +351,7 @@ impl std::fmt::Display for Kind {
         f.write_str(match self {
             Self::Calm => "a CALM",
             Self::TokenModel => "a token baseline",
+            Self::Autoencoder => "an autoencoder alone",
         })
     }
 }

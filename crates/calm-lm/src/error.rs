@@ -75,6 +75,40 @@ pub enum Error {
         /// Fingerprint of the file.
         got: String,
     },
+    /// A checkpoint that was imported without a tokenizer.
+    #[error(
+        "{}: this checkpoint was imported without a tokenizer; name one (--tokenizer FILE)",
+        path.display()
+    )]
+    NoTokenizer {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Tensor files of another program.
+    #[error(transparent)]
+    TensorFile(#[from] calm_weights::Error),
+    /// A released checkpoint that is not what can be imported.
+    #[error("{}: {detail}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+    /// A model with a part that the released code lacks.
+    #[error("the released code has no {setting}: this model can't be exported")]
+    Export {
+        /// The part.
+        setting: &'static str,
+    },
+    /// Inputs of a trace that don't fit the model.
+    #[error("{}: {detail}", path.display())]
+    TraceInput {
+        /// The file.
+        path: PathBuf,
+        /// What doesn't fit.
+        detail: String,
+    },
     /// A prompt that can't be read.
     #[error(transparent)]
     Prompt(#[from] PromptError),

@@ -10,7 +10,7 @@
 //! let device = open_device("flex")?;
 //! let checkpoint = Checkpoint::open("runs/nano/checkpoints/lm/step-001000".as_ref())?;
 //! let model = checkpoint.load(&device)?;
-//! let tokenizer = checkpoint.tokenizer();
+//! let tokenizer = checkpoint.tokenizer()?;
 //! let options = GenerateOptions {
 //!     sampler: BatchSampler::new(0.5, 200)?.into(), max_tokens: 64,
 //!     end_of_text: tokenizer.end_of_text(), lead_in: checkpoint.lead_in(), seed: 1,
@@ -21,6 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod any_model;
 mod auxiliary;
 mod checkpoint;
 mod config;
@@ -31,16 +32,19 @@ mod local;
 mod model;
 mod objective;
 mod pool;
+mod released;
 mod rollout;
+mod trace;
 
+pub use any_model::AnyModel;
 pub use auxiliary::{AuxiliaryConfig, AuxiliaryHead};
 pub use calm_autoencoder::AutoencoderSettings;
 pub use calm_backbone::CompressorKind;
 pub use calm_likelihood_free::{DiffusionLoss, Head, HeadKind, HeadSettings, Solver};
 pub use calm_local_decoder::{LocalDecoderSettings, Memory};
 pub use checkpoint::{
-    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter,
-    check_tokenizer, checkpoint_kind,
+    AutoencoderCheckpoint, BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf,
+    CheckpointWriter, WeightNumbers, check_tokenizer, checkpoint_kind,
 };
 pub use config::{DecoderKind, Kind, ModelConfig};
 pub use device::{DEVICE_FORMS, open_device};
@@ -49,4 +53,6 @@ pub use generate::{ChunkSampler, GenerateOptions, Generator, Spent};
 pub use local::{LocalModel, LocalModelBranches, LocalModelCache};
 pub use model::{CalmModel, LanguageModel};
 pub use objective::{DecodedDraws, Objective};
+pub use released::ReleasedConfig;
 pub use rollout::CalmRollout;
+pub use trace::{TraceInputs, trace};

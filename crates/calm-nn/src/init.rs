@@ -1,6 +1,6 @@
 //! Weight initialisation from a seed, equal on every device.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -22,6 +22,7 @@ pub struct Init<'a> {
     device: &'a Device,
     std: f64,
     zero_residual: bool,
+    loaded_later: bool,
 }
 
 impl<'a> Init<'a> {
@@ -32,6 +33,16 @@ impl<'a> Init<'a> {
             device,
             std: WEIGHT_STD,
             zero_residual: false,
+            loaded_later: false,
+        }
+    }
+
+    /// A maker of layers whose matrices wait for numbers from a file: they take no memory, and are zero
+    /// to who looks before.
+    pub fn unloaded(device: &'a Device) -> Self {
+        Self {
+            loaded_later: true,
+            ..Self::new(0, device)
         }
     }
 
@@ -54,6 +65,9 @@ impl<'a> Init<'a> {
 
     /// A matrix `[rows, columns]` of normal(0, std) entries.
     pub fn matrix(&mut self, rows: usize, columns: usize) -> Param<Tensor<2>> {
+        if self.loaded_later {
+            return self.zeros(rows, columns);
+        }
         let std = self.std as f32;
         let values = self
             .stream
@@ -111,6 +125,9 @@ impl<'a> Init<'a> {
 
     /// A linear layer of weights uniform within `sqrt(6 / (in + out))` (Glorot), with a bias of zero.
     pub fn linear_glorot(&mut self, d_input: usize, d_output: usize) -> Linear {
+        if self.loaded_later {
+            return self.linear_zero(d_input, d_output);
+        }
         let bound = (6.0 / (d_input + d_output) as f64).sqrt() as f32;
         let uniform = self.stream.uniform(d_input * d_output);
         let values: Vec<f32> = uniform
@@ -125,7 +142,15 @@ impl<'a> Init<'a> {
     }
 
     fn zeros(&self, d_input: usize, d_output: usize) -> Param<Tensor<2>> {
-        Param::from_tensor(Tensor::zeros([d_input, d_output], self.device))
+        let shape = [d_input, d_output];
+        if self.loaded_later {
+            let later = move |device: &Device, grad: bool| {
+                Tensor::zeros(shape, device).set_require_grad(grad)
+            };
+            let (id, device) = (ParamId::new(), self.device.clone());
+            return Param::uninitialized(id, later, device, true, shape.into());
+        }
+        Param::from_tensor(Tensor::zeros(shape, self.device))
     }
 
     /// An embedding table `[vocab, d]`.

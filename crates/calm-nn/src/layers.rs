@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear, RmsNorm};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use calm_kernels::silu_gate;
 
 use crate::{Init, LAYER_NORM_EPS};
@@ -19,11 +19,24 @@ use crate::{Init, LAYER_NORM_EPS};
 /// - tokens: `[batch, positions]`
 /// - output: `[batch, positions, d]`
 pub fn embed(table: &Embedding, tokens: Tensor<2, Int>, scaled: bool) -> Tensor<3> {
-    let embedded = table.forward(tokens);
+    let embedded = look_up(table, tokens);
     let d = embedded.dims()[2];
     match scaled {
         true => embedded * (d as f64).sqrt(),
         false => embedded,
+    }
+}
+
+/// The entries of a table, which may be kept in bf16, as f32.
+///
+/// # Shapes
+/// - tokens: `[batch, positions]`
+/// - output: `[batch, positions, d]`
+pub fn look_up(table: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let entries = table.forward(tokens);
+    match entries.dtype() {
+        DType::BF16 => entries.cast(DType::F32),
+        _ => entries,
     }
 }
 

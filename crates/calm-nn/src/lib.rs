@@ -40,7 +40,7 @@ pub use draws::{Draws, HostDraws, Replay};
 pub use error::ConfigError;
 pub use init::{Init, LAYER_NORM_EPS, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
-pub use layers::{SwiGlu, embed, layer_norm, linear, rms_norm};
+pub use layers::{SwiGlu, embed, layer_norm, linear, look_up, rms_norm};
 pub use near_tokens::NearTokens;
 pub use output_layer::OutputLayer;
 pub use posterior::Posterior;

@@ -1,7 +1,7 @@
 //! From hidden states to the vocabulary.
 
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use calm_kernels::{ArgmaxTable, Projection, cross_entropy};
 
 use crate::linear;
@@ -40,9 +40,14 @@ impl<'a> OutputLayer<'a> {
     /// - targets: `[rows]`
     /// - output: `[1]`
     pub fn loss(self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        // The kernel takes f32.
+        let wide = |weight: Tensor<2>| match weight.dtype() {
+            DType::BF16 => weight.cast(DType::F32),
+            _ => weight,
+        };
         let projection = match self {
-            Self::Own(output) => Projection::Output(output.weight.val()),
-            Self::Tied(table) => Projection::Embedding(table.weight.val()),
+            Self::Own(output) => Projection::Output(wide(output.weight.val())),
+            Self::Tied(table) => Projection::Embedding(wide(table.weight.val())),
         };
         cross_entropy(hidden, projection, targets)
     }

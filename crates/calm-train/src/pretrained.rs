@@ -72,8 +72,8 @@ impl Pretrained {
     }
 
     /// The tokenizer that it was trained with.
-    pub(crate) fn tokenizer(&self) -> &Tokenizer {
-        self.checkpoint.tokenizer()
+    pub(crate) fn tokenizer(&self) -> Result<&Tokenizer> {
+        Ok(self.checkpoint.tokenizer()?)
     }
 
     /// Refuses text of which it may have seen the parts that are held out here.
@@ -102,8 +102,8 @@ impl Pretrained {
         experiment.autoencoder.steps = self.state.step;
         let (step, k) = (self.state.step, experiment.model.chunk_size);
         let path = run.checkpoint(Stage::Autoencoder, step);
-        let end_of_text = self.tokenizer().end_of_text();
-        let writer = CheckpointWriter::new(&path, &experiment.model, self.tokenizer())?
+        let end_of_text = self.tokenizer()?.end_of_text();
+        let writer = CheckpointWriter::new(&path, &experiment.model, self.tokenizer()?)?
             .with_text(experiment.data.split(), store.content())
             .with_lead_in(data::lead_in(store.train(), end_of_text, k));
         writer.write_autoencoder(&self.checkpoint.load_autoencoder(device)?)?;

@@ -83,7 +83,7 @@ pub fn train(
     let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
     data::fit_split(&mut experiment.data, window, options.cache, observe)?;
     let tokenizer = match &pretrained {
-        Some(pretrained) if experiment.data.tokenizer.is_empty() => pretrained.tokenizer().clone(),
+        Some(pretrained) if experiment.data.tokenizer.is_empty() => pretrained.tokenizer()?.clone(),
         _ => data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?,
     };
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.

@@ -138,7 +138,7 @@ fn of_run<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<Newest<C>> 
         let path = run.root.clone();
         return Err(calm_lm::Error::NoCheckpoint { path, missing }.into());
     };
-    let fingerprint = newest.checkpoint.tokenizer().fingerprint();
+    let fingerprint = newest.checkpoint.tokenizer()?.fingerprint();
     check_tokenizer(&run.tokenizer(), fingerprint)?;
     Ok(newest)
 }

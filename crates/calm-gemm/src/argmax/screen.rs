@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::products::{Line, MOST_ROWS, PANEL, Products, SHIFT, WORD};
 use super::rounding::{Rounded, Rows, round};
-use crate::simd;
+use crate::{Number, simd};
 
 /// Rows that a task goes over for each panel: their numbers stay in the second-level cache.
 const ROWS: usize = 240;
@@ -53,14 +53,14 @@ struct Candidate {
 impl Screen {
     /// Rounds a table `[V, d]`; none where the machine lacks the instructions or a number is too
     /// large or none.
-    pub(super) fn new(table: &[f32], [vocab, d]: [usize; 2]) -> Option<Self> {
+    pub(super) fn new<T: Number>(table: &[T], [vocab, d]: [usize; 2]) -> Option<Self> {
         Self::through(Products::best()?, table, [vocab, d])
     }
 
     /// [`Screen::new`] by given instructions.
-    pub(super) fn through(
+    pub(super) fn through<T: Number>(
         products: Products,
-        table: &[f32],
+        table: &[T],
         [vocab, d]: [usize; 2],
     ) -> Option<Self> {
         // Norms of longer vectors, summed in f32, may be off by more than the slack.
@@ -77,7 +77,7 @@ impl Screen {
                 let mut rounded = vec![0i8; d];
                 let mut found = [[0.0; 3]; PANEL];
                 for (j, w) in table.chunks_exact(d).enumerate() {
-                    let Rounded { scale, size, rest } = round(w, i8::MAX, &mut rounded);
+                    let Rounded { scale, size, rest } = round(&T::floats(w), i8::MAX, &mut rounded);
                     found[j] = [scale, scale * size, scale * rest];
                     let (half, lane) = (j / 16, j % 16);
                     for (k, &q) in rounded.iter().enumerate() {
@@ -107,7 +107,7 @@ impl Screen {
     }
 
     /// For each row of x the first entry of the table with the largest product.
-    pub(super) fn search(&self, x: &[f32], table: &[f32]) -> Vec<i32> {
+    pub(super) fn search<T: Number>(&self, x: &[f32], table: &[T]) -> Vec<i32> {
         let count = x.len() / self.d;
         let rows = Rows::new(x, self.d, self.products.row_limit());
         let parallel = x.len() * self.vocab >= PARALLEL_FROM;
@@ -229,8 +229,8 @@ impl Screen {
 
     /// The first entry with the largest product among the candidates, which come in order; among
     /// all where there are none, because x is not finite.
-    fn largest(&self, x: &[f32], candidates: &[u32], table: &[f32]) -> i32 {
-        let of = |column: usize| product(x, &table[column * self.d..][..self.d]);
+    fn largest<T: Number>(&self, x: &[f32], candidates: &[u32], table: &[T]) -> i32 {
+        let of = |column: usize| product(x, &T::floats(&table[column * self.d..][..self.d]));
         let first_largest = |columns: &mut dyn Iterator<Item = usize>| {
             let mut best = (0, f64::NEG_INFINITY);
             for column in columns {

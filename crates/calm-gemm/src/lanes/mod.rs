@@ -3,6 +3,8 @@
 
 mod vectors;
 
+use half::bf16;
+
 /// A vector of `N` numbers. The methods are safe to call where the machine has the instructions,
 /// which is what the caller of a `by_level!` function has checked.
 pub trait Lanes: Copy {
@@ -17,6 +19,12 @@ pub trait Lanes: Copy {
     /// # Panics
     /// Where they lie outside.
     fn load(data: &[f32], at: usize) -> Self;
+
+    /// The same of bf16, widened.
+    ///
+    /// # Panics
+    /// Where they lie outside.
+    fn load_bf16(data: &[bf16], at: usize) -> Self;
 
     /// The reverse of [`Lanes::load`].
     fn store(self, data: &mut [f32], at: usize);
@@ -109,11 +117,11 @@ pub fn replace_all<V: Lanes>(
     total
 }
 
-/// Makes a function of a kernel that is generic over [`Lanes`] and the given constants: compiled
+/// Makes a function of a kernel that is generic over [`Lanes`] and has the given parameters: compiled
 /// once for each instruction set, picked at run time.
 #[macro_export]
 macro_rules! by_level {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? = $kernel:ident [$($constant:literal),*]) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? = $kernel:ident [$($parameter:tt),*]) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
@@ -121,11 +129,11 @@ macro_rules! by_level {
                 use $crate::simd::{Level, level};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn wide($($arg: $ty),*) $(-> $out)? {
-                    $kernel::<std::arch::x86_64::__m512 $(, $constant)*>($($arg),*)
+                    $kernel::<std::arch::x86_64::__m512 $(, $parameter)*>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn middle($($arg: $ty),*) $(-> $out)? {
-                    $kernel::<std::arch::x86_64::__m256 $(, $constant)*>($($arg),*)
+                    $kernel::<std::arch::x86_64::__m256 $(, $parameter)*>($($arg),*)
                 }
                 match level() {
                     // SAFETY: the features were found.
@@ -135,7 +143,7 @@ macro_rules! by_level {
                     Level::Base => {}
                 }
             }
-            $kernel::<[f32; 8] $(, $constant)*>($($arg),*)
+            $kernel::<[f32; 8] $(, $parameter)*>($($arg),*)
         }
     };
 }

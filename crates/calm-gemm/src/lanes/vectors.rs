@@ -3,7 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::Lanes;
+use crate::Number;
 
 /// Single numbers: the ends of rows, and loops that the compiler makes vectors of.
 impl Lanes for f32 {
@@ -22,6 +25,11 @@ impl Lanes for f32 {
     #[inline(always)]
     fn load(data: &[f32], at: usize) -> Self {
         data[at]
+    }
+
+    #[inline(always)]
+    fn load_bf16(data: &[bf16], at: usize) -> Self {
+        data[at].float()
     }
 
     #[inline(always)]
@@ -95,6 +103,12 @@ impl Lanes for [f32; 8] {
     }
 
     #[inline(always)]
+    fn load_bf16(data: &[bf16], at: usize) -> Self {
+        let data: &[bf16; 8] = data[at..at + 8].try_into().expect("eight numbers");
+        data.map(Number::float)
+    }
+
+    #[inline(always)]
     fn store(self, data: &mut [f32], at: usize) {
         data[at..at + 8].copy_from_slice(&self);
     }
@@ -149,8 +163,8 @@ impl Lanes for [f32; 8] {
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanes {
     (
-        $vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident,
-        $sub:ident, $mul:ident, $fma:ident, $max:ident, $min:ident, $power:expr, $total:expr,
+        $vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $load_bf16:expr,
+        $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $max:ident, $min:ident, $power:expr, $total:expr,
         $largest:expr
     ) => {
         impl Lanes for $vector {
@@ -172,6 +186,13 @@ macro_rules! lanes {
             fn load(data: &[f32], at: usize) -> Self {
                 // SAFETY: the machine has the instruction, and the end of the slice is checked.
                 unsafe { $load(data[at..at + $n].as_ptr()) }
+            }
+
+            #[inline(always)]
+            fn load_bf16(data: &[bf16], at: usize) -> Self {
+                // SAFETY: the machine has the instruction, and the end of the slice is checked; a bf16
+                // is the upper half of an f32.
+                unsafe { $load_bf16(data[at..at + $n].as_ptr()) }
             }
 
             #[inline(always)]
@@ -244,6 +265,10 @@ lanes!(
     _mm256_setzero_ps,
     _mm256_set1_ps,
     _mm256_loadu_ps,
+    |at: *const bf16| {
+        let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper))
+    },
     _mm256_storeu_ps,
     _mm256_add_ps,
     _mm256_sub_ps,
@@ -271,6 +296,10 @@ lanes!(
     _mm512_setzero_ps,
     _mm512_set1_ps,
     _mm512_loadu_ps,
+    |at: *const bf16| {
+        let upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper))
+    },
     _mm512_storeu_ps,
     _mm512_add_ps,
     _mm512_sub_ps,

@@ -1,16 +1,18 @@
 //! Products with a handful of rows on the left, as decoding has them: nothing is packed, because
 //! every number of the right factor is used a few times only. The time is that of reading it.
 
+use half::bf16;
+
 use super::{Mat, MatMut, Update};
-use crate::Shared;
 use crate::by_level;
 use crate::lanes::Lanes;
+use crate::{Number, Shared};
 
 /// Left factors of up to this many rows come here.
 pub(super) const MOST_ROWS: usize = 5;
 
 /// Whether the right factor lies so that it can be read as it is.
-pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
+pub(super) fn fits<T: Number>(a: &Mat<'_>, b: &Mat<'_, T>) -> bool {
     a.rows <= MOST_ROWS && a.col_stride == 1 && (b.col_stride == 1 || b.row_stride == 1)
 }
 
@@ -19,7 +21,13 @@ pub(super) fn fits(a: &Mat<'_>, b: &Mat<'_>) -> bool {
 const PARTS: usize = 4;
 
 /// The product; see [`super::gemm`].
-pub(super) fn gemm(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
+pub(super) fn gemm<T: Right>(
+    threads: usize,
+    a: Mat<'_>,
+    b: Mat<'_, T>,
+    c: MatMut<'_>,
+    into: Update,
+) {
     if b.col_stride == 1 {
         row_major(threads, a, b, c, into);
     } else {
@@ -36,12 +44,12 @@ fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 }
 
 /// Shared out by depth, so that every thread reads memory from one end to the other.
-fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
+fn row_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'_>, into: Update) {
     let (rows, cols) = (c.rows, c.cols);
     let part = |depth: std::ops::Range<usize>, sums: &mut [f32]| {
         let x = (&a.data[depth.start..], a.row_stride, depth.len());
         let b = (&b.data[depth.start * b.row_stride..], b.row_stride);
-        by_rows_of_b(rows, x, b, (sums, cols));
+        T::add_rows(rows, x, b, (sums, cols));
     };
     let mut space = vec![0.0; PARTS * rows * cols];
     let work = space.chunks_exact_mut(rows * cols).zip(parts(a.cols));
@@ -68,14 +76,14 @@ fn row_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update
 }
 
 /// Shared out by columns, which are rows of memory here.
-fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Update) {
+fn column_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'_>, into: Update) {
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     let target = Shared::new(c.data);
     let part = |cols: std::ops::Range<usize>| {
         let mut sums = vec![0.0; rows * cols.len()];
         let b = (&b.data[cols.start * b.col_stride..], b.col_stride);
         let width = cols.len();
-        by_columns_of_b(rows, (a.data, a.row_stride, a.cols), b, (&mut sums, width));
+        T::add_dots(rows, (a.data, a.row_stride, a.cols), b, (&mut sums, width));
         for (i, sums) in sums.chunks_exact_mut(width).enumerate() {
             let at = i * stride + cols.start;
             if into == Update::Add {
@@ -102,7 +110,7 @@ fn column_major(threads: usize, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, into: Upd
 
 /// Asks for memory that will be read soon.
 #[inline(always)]
-fn prefetch(data: &[f32], at: usize) {
+fn prefetch<T>(data: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it reads nothing, wherever it points.
     unsafe {
@@ -116,30 +124,34 @@ fn prefetch(data: &[f32], at: usize) {
 /// Left rows, their distance, and how many columns of them count.
 type Left<'a> = (&'a [f32], usize, usize);
 /// Numbers of the right factor, and the distance of its rows (columns).
-type Right<'a> = (&'a [f32], usize);
+type Rows<'a, T> = (&'a [T], usize);
 /// Sums, row by row, and their columns.
 type Sums<'a> = (&'a mut [f32], usize);
 
 /// `sums += x b` for `R` rows of x and a row-major b: `D` rows of b at a time, so that a sum is
 /// loaded and stored once for `D` products.
 #[inline(always)]
-fn add_rows<V: Lanes, const R: usize, const D: usize>(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
+fn add_rows<V: Lanes, T: Number, const R: usize, const D: usize>(
+    x: Left<'_>,
+    b: Rows<'_, T>,
+    sums: Sums<'_>,
+) {
     let (sums, cols) = sums;
     let whole = x.2 / D * D;
     for k in (0..whole).step_by(D) {
-        add_some_rows::<V, R, D>(x, k, b, (sums, cols));
+        add_some_rows::<V, T, R, D>(x, k, b, (sums, cols));
     }
     for k in whole..x.2 {
-        add_some_rows::<V, R, 1>(x, k, b, (sums, cols));
+        add_some_rows::<V, T, R, 1>(x, k, b, (sums, cols));
     }
 }
 
 /// The part of [`add_rows`] from the rows `k..k + D` of b.
 #[inline(always)]
-fn add_some_rows<V: Lanes, const R: usize, const D: usize>(
+fn add_some_rows<V: Lanes, T: Number, const R: usize, const D: usize>(
     (x, x_stride, _): Left<'_>,
     k: usize,
-    (b, b_stride): Right<'_>,
+    (b, b_stride): Rows<'_, T>,
     (sums, cols): Sums<'_>,
 ) {
     let mut factors = [[V::zero(); D]; R];
@@ -154,7 +166,7 @@ fn add_some_rows<V: Lanes, const R: usize, const D: usize>(
     for j in (0..whole).step_by(V::N) {
         let mut right = [V::zero(); D];
         for (d, right) in right.iter_mut().enumerate() {
-            *right = V::load(b, (k + d) * b_stride + j);
+            *right = T::load(b, (k + d) * b_stride + j);
             if ahead > 0 {
                 prefetch(b, ahead + (k + d) * b_stride + j);
             }
@@ -170,7 +182,7 @@ fn add_some_rows<V: Lanes, const R: usize, const D: usize>(
     for j in whole..cols {
         for r in 0..R {
             for d in 0..D {
-                sums[r * cols + j] += x[r * x_stride + k + d] * b[(k + d) * b_stride + j];
+                sums[r * cols + j] += x[r * x_stride + k + d] * b[(k + d) * b_stride + j].float();
             }
         }
     }
@@ -178,23 +190,27 @@ fn add_some_rows<V: Lanes, const R: usize, const D: usize>(
 
 /// `sums += x b` for `R` rows of x and a column-major b: dot products with `C` columns at a time.
 #[inline(always)]
-fn add_dots<V: Lanes, const R: usize, const C: usize>(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
+fn add_dots<V: Lanes, T: Number, const R: usize, const C: usize>(
+    x: Left<'_>,
+    b: Rows<'_, T>,
+    sums: Sums<'_>,
+) {
     let (sums, cols) = sums;
     let whole = cols / C * C;
     for j in (0..whole).step_by(C) {
-        add_some_dots::<V, R, C>(x, j, b, (sums, cols));
+        add_some_dots::<V, T, R, C>(x, j, b, (sums, cols));
     }
     for j in whole..cols {
-        add_some_dots::<V, R, 1>(x, j, b, (sums, cols));
+        add_some_dots::<V, T, R, 1>(x, j, b, (sums, cols));
     }
 }
 
 /// The part of [`add_dots`] for the columns `j..j + C`.
 #[inline(always)]
-fn add_some_dots<V: Lanes, const R: usize, const C: usize>(
+fn add_some_dots<V: Lanes, T: Number, const R: usize, const C: usize>(
     (x, x_stride, depth): Left<'_>,
     j: usize,
-    (b, b_stride): Right<'_>,
+    (b, b_stride): Rows<'_, T>,
     (sums, cols): Sums<'_>,
 ) {
     let mut totals = [[V::zero(); C]; R];
@@ -202,7 +218,7 @@ fn add_some_dots<V: Lanes, const R: usize, const C: usize>(
     for k in (0..whole).step_by(V::N) {
         let mut right = [V::zero(); C];
         for (c, right) in right.iter_mut().enumerate() {
-            *right = V::load(b, (j + c) * b_stride + k);
+            *right = T::load(b, (j + c) * b_stride + k);
             prefetch(b, (j + C + c) * b_stride + k);
         }
         for (r, totals) in totals.iter_mut().enumerate() {
@@ -216,34 +232,53 @@ fn add_some_dots<V: Lanes, const R: usize, const C: usize>(
         for (c, total) in totals.iter().enumerate() {
             let mut total = total.total();
             for k in whole..depth {
-                total += x[r * x_stride + k] * b[(j + c) * b_stride + k];
+                total += x[r * x_stride + k] * b[(j + c) * b_stride + k].float();
             }
             sums[r * cols + j + c] += total;
         }
     }
 }
 
+/// A right factor that there are kernels for.
+pub trait Right: Number {
+    /// `sums += x b` of a row-major b.
+    fn add_rows(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>);
+
+    /// The same of a column-major b.
+    fn add_dots(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>);
+}
+
 /// One function for each number of rows: their sums stay in registers.
 macro_rules! by_rows {
-    ($name:ident: $kernel:ident, $($rows:literal x $others:literal as $one:ident),*) => {
-        $(by_level! {
-            fn $one(x: Left<'_>, b: Right<'_>, sums: Sums<'_>) = $kernel[$rows, $others]
-        })*
+    ($kernel:ident of $number:ty, ($n:expr, $x:expr, $b:expr, $sums:expr): $($rows:literal x $others:literal),*) => {
+        match $n {
+            $($rows => {
+                by_level! {
+                    fn kernel(x: Left<'_>, b: Rows<'_, $number>, sums: Sums<'_>) = $kernel[$number, $rows, $others]
+                }
+                kernel($x, $b, $sums)
+            })*
+            n => unreachable!("{n} rows are not few"),
+        }
+    };
+}
 
-        /// `sums += x b`
-        fn $name(rows: usize, x: Left<'_>, b: Right<'_>, sums: Sums<'_>) {
-            match rows {
-                $($rows => $one(x, b, sums),)*
-                _ => unreachable!("{rows} rows are not few"),
+macro_rules! right {
+    ($number:ty) => {
+        impl Right for $number {
+            fn add_rows(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>) {
+                by_rows!(add_rows of $number, (rows, x, b, sums): 1 x 8, 2 x 8, 3 x 4, 4 x 4, 5 x 4)
+            }
+
+            fn add_dots(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>) {
+                by_rows!(add_dots of $number, (rows, x, b, sums): 1 x 4, 2 x 4, 3 x 4, 4 x 4, 5 x 4)
             }
         }
     };
 }
 
-by_rows!(by_rows_of_b: add_rows,
-    1 x 8 as rows_1, 2 x 8 as rows_2, 3 x 4 as rows_3, 4 x 4 as rows_4, 5 x 4 as rows_5);
-by_rows!(by_columns_of_b: add_dots,
-    1 x 4 as dots_1, 2 x 4 as dots_2, 3 x 4 as dots_3, 4 x 4 as dots_4, 5 x 4 as dots_5);
+right!(f32);
+right!(bf16);
 
 #[cfg(test)]
 mod tests {
@@ -261,8 +296,15 @@ mod tests {
                 .map(|i| b[i % depth * cols + i / depth])
                 .collect();
             let left = (&x[..], depth, depth);
-            add_rows::<V, R, 4>(left, (&b, cols), (&mut by_rows, cols));
-            add_dots::<V, R, 2>(left, (&across, depth), (&mut by_dots, cols));
+            add_rows::<V, f32, R, 4>(left, (&b, cols), (&mut by_rows, cols));
+            add_dots::<V, f32, R, 2>(left, (&across, depth), (&mut by_dots, cols));
+            // Small integers are bf16 too.
+            let short = |b: &[f32]| b.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+            let (short_b, short_across) = (short(&b), short(&across));
+            let (mut short_rows, mut short_dots) = (vec![1.0; R * cols], vec![1.0; R * cols]);
+            add_rows::<V, bf16, R, 4>(left, (&short_b, cols), (&mut short_rows, cols));
+            add_dots::<V, bf16, R, 2>(left, (&short_across, depth), (&mut short_dots, cols));
+            assert_eq!((short_rows, short_dots), (by_rows.clone(), by_dots.clone()));
             for r in 0..R {
                 for j in 0..cols {
                     let products = (0..depth).map(|k| x[r * depth + k] * b[k * cols + j]);

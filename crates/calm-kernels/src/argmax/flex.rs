@@ -6,9 +6,10 @@ use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::TensorData;
+use burn::tensor::{DType, Element, TensorData};
 use burn_flex::FlexTensor;
-use calm_gemm::Argmax;
+use bytemuck::Pod;
+use calm_gemm::{Argmax, Right, bf16};
 
 use super::ArgmaxOps;
 use crate::cpu::tensor::Floats;
@@ -22,16 +23,32 @@ impl ArgmaxOps for Flex {
         table: FloatTensor<Self>,
         prepared: Arc<Prepared>,
     ) -> IntTensor<Self> {
-        let (x, table) = (Floats::new(x), Floats::new(table));
-        let (rows, d) = (x.shape()[0], table.width());
-        let best = match table.len().checked_div(d) {
-            // All products are the same.
-            None => vec![0; rows],
-            Some(vocab) => {
-                let prepared = prepared.get_or_init(|| Argmax::new(&table, [vocab, d]));
-                prepared.search(&x, &table)
-            }
+        let x = Floats::new(x);
+        let rows = x.shape()[0];
+        let shape = [table.layout().shape()[0], table.layout().shape()[1]];
+        let best = match table.dtype() {
+            DType::BF16 => search::<bf16>(&x, table, shape, &prepared),
+            _ => search::<f32>(&x, table, shape, &prepared),
         };
         FlexTensor::from_data(TensorData::new(best, [rows]))
     }
+}
+
+fn search<T: Right + Element + Pod>(
+    x: &Floats,
+    table: FlexTensor,
+    [vocab, d]: [usize; 2],
+    prepared: &Prepared,
+) -> Vec<i32> {
+    if d == 0 {
+        // All products are the same.
+        return vec![0; x.shape()[0]];
+    }
+    let table = match table.as_slice::<T>() {
+        Some(_) => table,
+        None => table.to_contiguous(),
+    };
+    let table = table.as_slice::<T>().expect("it lies side by side");
+    let prepared = prepared.get_or_init(|| Argmax::new(table, [vocab, d]));
+    prepared.search(x, table)
 }

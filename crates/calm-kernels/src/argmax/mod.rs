@@ -8,7 +8,7 @@ use burn::backend::{
     Backend, Dispatch, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 use crate::on_flex;
 use flex::Prepared;
@@ -37,7 +37,8 @@ pub struct ArgmaxTable {
 }
 
 impl ArgmaxTable {
-    /// The first search prepares `table`, which takes as long as a few dozen rows.
+    /// The first search prepares `table`, which takes as long as a few dozen rows. It may be kept in
+    /// bf16.
     ///
     /// # Shapes
     /// - table: `[V, d]`
@@ -100,6 +101,10 @@ const SCORES_AT_ONCE: usize = 1 << 24;
 /// never stand in memory at once.
 pub fn argmax_reference(x: Tensor<2>, table: Tensor<2>) -> Tensor<1, Int> {
     let ([rows, _], [vocab, _]) = (x.dims(), table.dims());
+    let table = match table.dtype() {
+        DType::BF16 => table.cast(DType::F32),
+        _ => table,
+    };
     let block = (SCORES_AT_ONCE / vocab).max(1);
     let best = |x: Tensor<2>| {
         let scores = x.matmul(table.clone().transpose());

@@ -1,7 +1,8 @@
 //! Between flex's tensors and slices.
 
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{DType, Element, Shape, TensorData};
 use burn_flex::FlexTensor;
+use bytemuck::Pod;
 
 use calm_gemm::Mat;
 
@@ -47,7 +48,7 @@ impl Matrix {
     /// Copies only where a stride is negative.
     ///
     /// # Panics
-    /// Where the tensor is no f32 matrix.
+    /// Where the tensor is no matrix.
     pub(crate) fn new(tensor: FlexTensor) -> Self {
         let strides = |tensor: &FlexTensor| -> Option<[usize; 2]> {
             let [rows, cols] = tensor.layout().strides() else {
@@ -68,10 +69,17 @@ impl Matrix {
         [shape[0], shape[1]]
     }
 
-    pub(crate) fn mat(&self) -> Mat<'_> {
+    /// Whether the numbers are bf16, as weights may be.
+    pub(crate) fn is_bf16(&self) -> bool {
+        self.tensor.dtype() == DType::BF16
+    }
+
+    /// # Panics
+    /// Where the numbers are of another kind.
+    pub(crate) fn mat<T: Element + Pod>(&self) -> Mat<'_, T> {
         let start = self.tensor.layout().start_offset();
         Mat::strided(
-            &self.tensor.storage::<f32>()[start..],
+            &self.tensor.storage::<T>()[start..],
             self.dims(),
             self.strides,
         )

@@ -78,7 +78,9 @@ pub(crate) fn matmul_precision() -> MatmulPrecision {
     PRECISION.get()
 }
 
-/// A linear layer.
+/// A linear layer. Its weight may be kept in bf16, half the memory: it is widened, and everything is
+/// computed in f32 (on the CPU block by block; elsewhere the whole weight is widened for the time of the
+/// product). Of such a weight there is no gradient.
 ///
 /// # Shapes
 /// - x: `[.., in]`
@@ -132,13 +134,21 @@ pub fn reference_bf16<const D: usize>(
     }
 }
 
+/// What is kept in fewer bits, in f32.
+fn wide(weight: Tensor<2>) -> Tensor<2> {
+    match weight.dtype() {
+        DType::BF16 => weight.cast(DType::F32),
+        _ => weight,
+    }
+}
+
 /// The same in plain tensor operations.
 pub fn reference<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    let y = x.matmul(weight.unsqueeze());
+    let y = x.matmul(wide(weight).unsqueeze());
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,

@@ -4,8 +4,9 @@
 //! step-000500/
 //!   manifest.json         size and sha256 of every other file, and the split of the training
 //!                         text; written last
-//!   config.json           the ModelConfig, or the TokenModelConfig of a token baseline
-//!   tokenizer.json
+//!   config.json           the ModelConfig, or the TokenModelConfig of a token baseline, or the
+//!                         AutoencoderConfig of an autoencoder that was imported alone
+//!   tokenizer.json        absent where an import had none
 //!   autoencoder.bpk
 //!   language_model.bpk    absent while the autoencoder is trained
 //!   auxiliary.bpk         its auxiliary heads, where training has a part of them
@@ -15,12 +16,14 @@
 //! ```
 
 mod reader;
+mod weights;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use calm_autoencoder::AutoencoderConfig;
 use calm_baseline::TokenModelConfig;
 use calm_data::{Split, sha256_file};
 use calm_nn::ConfigError;
@@ -28,7 +31,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Kind, ModelConfig, Result};
-pub use reader::{BaselineCheckpoint, Checkpoint, CheckpointOf, check_tokenizer, checkpoint_kind};
+pub use reader::{
+    AutoencoderCheckpoint, BaselineCheckpoint, Checkpoint, CheckpointOf, check_tokenizer,
+    checkpoint_kind,
+};
+pub use weights::WeightNumbers;
+pub(crate) use weights::kept_in;
 pub use writer::CheckpointWriter;
 
 const FORMAT: u32 = 1;
@@ -51,6 +59,9 @@ pub trait CheckpointConfig: Serialize + DeserializeOwned {
     /// # Errors
     /// Names the field and what it must be.
     fn check(&self) -> std::result::Result<(), ConfigError>;
+
+    /// Tokens in the vocabulary, V.
+    fn vocab_size(&self) -> usize;
 }
 
 impl CheckpointConfig for ModelConfig {
@@ -58,6 +69,10 @@ impl CheckpointConfig for ModelConfig {
 
     fn check(&self) -> std::result::Result<(), ConfigError> {
         self.validate()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 }
 
@@ -67,6 +82,22 @@ impl CheckpointConfig for TokenModelConfig {
     fn check(&self) -> std::result::Result<(), ConfigError> {
         self.validate()
     }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}
+
+impl CheckpointConfig for AutoencoderConfig {
+    const KIND: Kind = Kind::Autoencoder;
+
+    fn check(&self) -> std::result::Result<(), ConfigError> {
+        self.validate()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,7 +105,9 @@ struct Manifest {
     format: u32,
     #[serde(default)]
     kind: Kind,
-    tokenizer_fingerprint: String,
+    /// Absent where there is no tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenizer_fingerprint: Option<String>,
     /// How the text was split that the model was trained on; absent where nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     split: Option<Split>,

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleDisplay};
-use burn::store::ModuleRecord;
 use burn::tensor::Device;
-use calm_autoencoder::ChunkAutoencoder;
+use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder};
 use calm_backbone::Backbone;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::{Split, Tokenizer};
@@ -15,7 +14,7 @@ use serde::Deserialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL,
-    LOCAL_MODEL, MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
+    LOCAL_MODEL, MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, WeightNumbers, entry_of, weights,
 };
 use crate::model::Stored;
 use crate::{CalmModel, Error, Kind, LanguageModel, LocalModel, ModelConfig, Result};
@@ -26,15 +25,19 @@ pub type Checkpoint = CheckpointOf<ModelConfig>;
 /// A checkpoint of a token baseline.
 pub type BaselineCheckpoint = CheckpointOf<TokenModelConfig>;
 
+/// A checkpoint of an autoencoder that was imported alone.
+pub type AutoencoderCheckpoint = CheckpointOf<AutoencoderConfig>;
+
 /// A checkpoint directory whose files are what was written, of a model with configuration `C`.
 #[derive(Debug)]
 pub struct CheckpointOf<C> {
     directory: PathBuf,
     config: C,
-    tokenizer: Tokenizer,
+    tokenizer: Option<Tokenizer>,
     split: Option<Split>,
     text: Option<String>,
     lead_in: Vec<u32>,
+    numbers: WeightNumbers,
 }
 
 /// What the checkpoint in `directory` holds, by its manifest alone.
@@ -76,15 +79,21 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
         }
         // The tokenizer first: a foreign one deserves its own message.
         let tokenizer_path = directory.join(TOKENIZER);
-        if tokenizer_path.is_file() {
-            check_tokenizer(&tokenizer_path, &manifest.tokenizer_fingerprint)?;
+        if let Some(expected) = &manifest.tokenizer_fingerprint
+            && tokenizer_path.is_file()
+        {
+            check_tokenizer(&tokenizer_path, expected)?;
         }
         for (name, expected) in &manifest.files {
             check_file(&directory.join(name), expected)?;
         }
         let config: C = read_json(&directory.join(CONFIG))?;
         config.check()?;
-        let tokenizer = Tokenizer::load(&tokenizer_path)?;
+        let tokenizer = manifest.tokenizer_fingerprint.is_some();
+        let tokenizer = match tokenizer {
+            true => Some(Tokenizer::load(&tokenizer_path)?.for_vocabulary(config.vocab_size())?),
+            false => None,
+        };
         Ok(Self {
             directory: directory.to_owned(),
             config,
@@ -92,6 +101,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
             split: manifest.split,
             text: manifest.text,
             lead_in: manifest.lead_in,
+            numbers: WeightNumbers::default(),
         })
     }
 
@@ -101,8 +111,27 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
     }
 
     /// The tokenizer that the model was trained with.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] where an import had none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer {
+            path: self.directory.clone(),
+        })
+    }
+
+    /// The same, with another tokenizer: for one that has none.
+    ///
+    /// # Errors
+    /// Where it has more tokens than the model.
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Result<Self> {
+        let tokenizer = Some(tokenizer.for_vocabulary(self.config.vocab_size())?);
+        Ok(Self { tokenizer, ..self })
+    }
+
+    /// The same, with weights kept in `numbers` once they are loaded.
+    pub fn with_weights(self, numbers: WeightNumbers) -> Self {
+        Self { numbers, ..self }
     }
 
     /// How the text was split that the model was trained on; `None` where the checkpoint doesn't
@@ -151,14 +180,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
                 missing,
             });
         }
-        let weights = |detail: String| Error::Weights {
-            path: path.clone(),
-            detail,
-        };
-        let record = ModuleRecord::load(&path).map_err(|e| weights(e.to_string()))?;
-        fresh
-            .try_load_record(record)
-            .map_err(|e| weights(e.to_string()))
+        weights::load(&path, fresh, self.numbers)
     }
 }
 
@@ -171,7 +193,7 @@ impl Checkpoint {
         let fresh = self
             .config
             .autoencoder()
-            .init(&mut calm_nn::Init::new(0, device));
+            .init(&mut calm_nn::Init::unloaded(device));
         self.load_weights(AUTOENCODER, fresh)
     }
 
@@ -180,7 +202,7 @@ impl Checkpoint {
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_language_model(&self, device: &Device) -> Result<LanguageModel> {
-        let fresh = self.config.init_language_model(0, device);
+        let fresh = self.config.unloaded_language_model(device);
         let (backbone, head) = (fresh.backbone.clone(), fresh.head.clone());
         let (backbone, head) = match head {
             Head::Energy(head) => self.load_stored(backbone, head, Head::Energy),
@@ -212,7 +234,7 @@ impl Checkpoint {
     pub fn load_trained_language_model(&self, device: &Device) -> Result<LanguageModel> {
         let model = self.load_language_model(device)?;
         let auxiliary = self.config.auxiliary().map(|config| {
-            let fresh = config.init(&mut calm_nn::Init::new(0, device));
+            let fresh = config.init(&mut calm_nn::Init::unloaded(device));
             self.load_weights(AUXILIARY, fresh)
         });
         let auxiliary = auxiliary.transpose()?;
@@ -224,7 +246,7 @@ impl Checkpoint {
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_local(&self, device: &Device) -> Result<LocalModel> {
-        self.load_weights(LOCAL_MODEL, self.config.init_local(0, device))
+        self.load_weights(LOCAL_MODEL, self.config.unloaded_local(device))
     }
 
     /// The whole model on `device`.
@@ -239,13 +261,24 @@ impl Checkpoint {
     }
 }
 
+impl AutoencoderCheckpoint {
+    /// The autoencoder on `device`.
+    ///
+    /// # Errors
+    /// Where the weights are missing or don't fit the configuration.
+    pub fn load(&self, device: &Device) -> Result<ChunkAutoencoder> {
+        let fresh = self.config.init(&mut calm_nn::Init::unloaded(device));
+        self.load_weights(AUTOENCODER, fresh)
+    }
+}
+
 impl BaselineCheckpoint {
     /// The token model on `device`.
     ///
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load(&self, device: &Device) -> Result<TokenModel> {
-        self.load_weights(TOKEN_MODEL, self.config.init(0, device))
+        self.load_weights(TOKEN_MODEL, self.config.unloaded(device))
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
 use calm_data::{Split, Tokenizer};
@@ -13,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, LOCAL_MODEL,
-    MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of,
+    MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of, weights,
 };
 use crate::model::Stored;
 use crate::{Error, Kind, LanguageModel, LocalModel, Result};
@@ -26,22 +25,24 @@ pub struct CheckpointWriter {
     directory: tempfile::TempDir,
     target: PathBuf,
     kind: Kind,
-    fingerprint: String,
+    fingerprint: Option<String>,
     split: Option<Split>,
     text: Option<String>,
     lead_in: Vec<u32>,
 }
 
 impl CheckpointWriter {
-    /// A writer for the directory `target`, with configuration and tokenizer already inside.
+    /// A writer for the directory `target`, with configuration and tokenizer, if there is one, already
+    /// inside.
     ///
     /// # Errors
     /// Where the files can't be written.
-    pub fn new<C: CheckpointConfig>(
+    pub fn new<'a, C: CheckpointConfig>(
         target: &Path,
         config: &C,
-        tokenizer: &Tokenizer,
+        tokenizer: impl Into<Option<&'a Tokenizer>>,
     ) -> Result<Self> {
+        let tokenizer = tokenizer.into();
         let parent = target.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
         let directory = tempfile::Builder::new()
@@ -52,13 +53,15 @@ impl CheckpointWriter {
             directory,
             target: target.to_owned(),
             kind: C::KIND,
-            fingerprint: tokenizer.fingerprint().to_owned(),
+            fingerprint: tokenizer.map(|t| t.fingerprint().to_owned()),
             split: None,
             text: None,
             lead_in: Vec::new(),
         };
         writer.write_json(CONFIG, config)?;
-        tokenizer.save(&writer.path(TOKENIZER))?;
+        if let Some(tokenizer) = tokenizer {
+            tokenizer.save(&writer.path(TOKENIZER))?;
+        }
         Ok(writer)
     }
 
@@ -100,7 +103,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Where the file can't be written.
     pub fn write_autoencoder(&self, autoencoder: &ChunkAutoencoder) -> Result<()> {
-        self.write_weights(AUTOENCODER, autoencoder.clone())
+        weights::save(autoencoder, &self.path(AUTOENCODER))
     }
 
     /// Adds the language model's weights, its auxiliary heads in a file of their own.
@@ -109,13 +112,14 @@ impl CheckpointWriter {
     /// Where the file can't be written.
     pub fn write_language_model(&self, language_model: &LanguageModel) -> Result<()> {
         if let Some(auxiliary) = &language_model.auxiliary {
-            self.write_weights(AUXILIARY, auxiliary.clone())?;
+            weights::save(auxiliary, &self.path(AUXILIARY))?;
         }
         let backbone = language_model.backbone.clone();
+        let path = self.path(LANGUAGE_MODEL);
         match language_model.head.clone() {
-            Head::Energy(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
-            Head::Flow(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
-            Head::Diffusion(head) => self.write_weights(LANGUAGE_MODEL, Stored { backbone, head }),
+            Head::Energy(head) => weights::save(&Stored { backbone, head }, &path),
+            Head::Flow(head) => weights::save(&Stored { backbone, head }, &path),
+            Head::Diffusion(head) => weights::save(&Stored { backbone, head }, &path),
         }
     }
 
@@ -124,7 +128,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Where the file can't be written.
     pub fn write_local_model(&self, model: &LocalModel) -> Result<()> {
-        self.write_weights(LOCAL_MODEL, model.clone())
+        weights::save(model, &self.path(LOCAL_MODEL))
     }
 
     /// Adds a token baseline's weights.
@@ -132,15 +136,7 @@ impl CheckpointWriter {
     /// # Errors
     /// Where the file can't be written.
     pub fn write_token_model(&self, model: &TokenModel) -> Result<()> {
-        self.write_weights(TOKEN_MODEL, model.clone())
-    }
-
-    fn write_weights<M: Module>(&self, name: &str, module: M) -> Result<()> {
-        let path = self.path(name);
-        module.into_record().save(&path).map_err(|e| Error::Io {
-            path,
-            source: std::io::Error::other(e.to_string()),
-        })
+        weights::save(model, &self.path(TOKEN_MODEL))
     }
 
     /// Writes the manifest, flushes everything to disk and moves the directory to its place.

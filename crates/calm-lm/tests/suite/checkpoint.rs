@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
+use calm_backbone::Backbone;
 use calm_data::{Split, Tokenizer};
-use calm_lm::{Checkpoint, CheckpointWriter, Error};
+use calm_lm::{CalmModel, Checkpoint, CheckpointWriter, Error, ModelConfig, WeightNumbers};
 
-use crate::{lively, tokens};
+use crate::{config, tokens};
 
 fn tokenizer(text: &str) -> Tokenizer {
     Tokenizer::train([text.repeat(20)].into_iter(), 270).unwrap()
@@ -20,8 +21,18 @@ fn split() -> Split {
     }
 }
 
+/// A model with room for the tokenizer's bytes and pairs.
+fn of_text() -> (ModelConfig, CalmModel) {
+    let config = ModelConfig {
+        vocab_size: 300,
+        ..config(2)
+    };
+    let model = config.init(7, &Device::flex());
+    (config, model)
+}
+
 fn write(target: &Path) -> calm_lm::CalmModel {
-    let (config, model) = lively(2, &Device::flex());
+    let (config, model) = of_text();
     let writer = CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat "))
         .unwrap()
         .with_text(split(), "abc".to_owned());
@@ -117,7 +128,7 @@ fn another_tokenizer_is_refused_by_name() {
 fn a_writer_that_does_not_finish_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("c");
-    let (config, model) = lively(2, &Device::flex());
+    let (config, model) = of_text();
     let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
     writer.write_autoencoder(&model.autoencoder).unwrap();
     drop(writer);
@@ -151,7 +162,7 @@ fn an_empty_directory_is_no_checkpoint() {
 fn an_autoencoder_alone_says_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("c");
-    let (config, model) = lively(2, &Device::flex());
+    let (config, model) = of_text();
     let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
     writer.write_autoencoder(&model.autoencoder).unwrap();
     writer.finish().unwrap();
@@ -161,4 +172,77 @@ fn an_autoencoder_alone_says_what_is_missing() {
     assert!(checkpoint.load_autoencoder(&device).is_ok());
     let error = checkpoint.load(&device).unwrap_err().to_string();
     assert!(error.contains("language_model.bpk"), "{error}");
+}
+
+/// The tokenizer of a checkpoint may be missing, and then be given; never one that is too large.
+#[test]
+fn a_checkpoint_without_tokenizer_takes_a_fitting_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    let (config, model) = of_text();
+    let writer = CheckpointWriter::new(&target, &config, None).unwrap();
+    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.finish().unwrap();
+    let open = || Checkpoint::open(&target).unwrap();
+    let error = open().tokenizer().unwrap_err().to_string();
+    assert!(error.contains("--tokenizer"), "{error}");
+    let given = open().with_tokenizer(tokenizer("some words ")).unwrap();
+    assert_eq!(given.tokenizer().unwrap().vocab_size(), 300);
+
+    let small = ModelConfig {
+        vocab_size: 13,
+        ..config
+    };
+    CheckpointWriter::new(&target, &small, None)
+        .unwrap()
+        .finish()
+        .unwrap();
+    let error = open().with_tokenizer(tokenizer("some words ")).unwrap_err();
+    assert!(error.to_string().contains("another model's"), "{error}");
+}
+
+#[test]
+fn weights_are_kept_in_what_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    let model = write(&target);
+    let device = Device::flex();
+    let load = |numbers| {
+        let checkpoint = Checkpoint::open(&target).unwrap().with_weights(numbers);
+        checkpoint.load(&device).unwrap().language_model.backbone
+    };
+    let rounded = load(WeightNumbers::Bf16);
+    let matrix = |backbone: &Backbone| backbone.compressor.widen.weight.val();
+    assert_eq!(matrix(&rounded).dtype(), DType::BF16);
+    assert_eq!(
+        rounded.compressor.embedding.weight.val().dtype(),
+        DType::BF16
+    );
+    assert_eq!(rounded.compressor.norm.gamma.val().dtype(), DType::F32);
+    for numbers in [
+        WeightNumbers::F32,
+        WeightNumbers::Stored,
+        WeightNumbers::Verbatim,
+    ] {
+        let found: Vec<f32> = matrix(&load(numbers)).into_data().iter().collect();
+        let expected = matrix(&model.language_model.backbone);
+        assert_eq!(found, expected.into_data().iter().collect::<Vec<f32>>());
+    }
+    // Every entry is the nearest bf16, and everything computed is f32 of nearly the same size.
+    let near: Vec<f32> = matrix(&rounded).into_data().iter().collect();
+    let exact = matrix(&model.language_model.backbone).into_data();
+    for (near, exact) in near.iter().zip(exact.iter::<f32>()) {
+        assert!(
+            (near - exact).abs() <= exact.abs() / 256.0,
+            "{near}, {exact}"
+        );
+    }
+    let hidden = |backbone: &Backbone| {
+        let batch = calm_nn::chunk_tensor(&tokens(16, 1), 1, 2, &device);
+        backbone.forward(batch)
+    };
+    let (near, exact) = (hidden(&rounded), hidden(&model.language_model.backbone));
+    assert_eq!(near.dtype(), DType::F32);
+    let apart = (near - exact).abs().max().into_scalar::<f32>();
+    assert!(apart > 0.0 && apart < 0.05, "{apart}");
 }

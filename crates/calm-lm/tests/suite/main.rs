@@ -6,6 +6,7 @@ mod generate;
 mod local;
 mod local_golden;
 mod loss;
+mod released;
 mod rollout;
 
 use burn::tensor::Device;

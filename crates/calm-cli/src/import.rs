@@ -1,0 +1,109 @@
+//! `calm import`: a released checkpoint becomes a checkpoint directory of ours.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use calm_data::Tokenizer;
+use calm_lm::{AnyModel, open_device};
+use calm_nn::Cost;
+
+use crate::error::{CliError, Result};
+use crate::output::print;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The directory of a released checkpoint: config.json, and weights as model.safetensors or
+    /// pytorch_model.bin, single or in shards.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Where the checkpoint is put, for --model; nothing may be there yet.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The released autoencoder of a CALM whose file has none inside, or to be taken instead of it.
+    #[arg(long, value_name = "DIR")]
+    autoencoder: Option<PathBuf>,
+    /// A tokenizer.json or its directory [default: the source's, if it has one].
+    #[arg(long, value_name = "FILE|DIR")]
+    tokenizer: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    refuse_what_is_there(&args.out)?;
+    let start = Instant::now();
+    let tokenizer = args.tokenizer.or_else(|| {
+        let own = args.source.join("tokenizer.json");
+        own.is_file().then_some(own)
+    });
+    let tokenizer = tokenizer.map(|path| Tokenizer::load(&path)).transpose()?;
+    // Files are read and written on the CPU, whatever the model runs on later.
+    let device = open_device("flex")?;
+    let model = AnyModel::import(&args.source, args.autoencoder.as_deref(), &device)?;
+    let fits = tokenizer.map(|tokenizer| tokenizer.for_vocabulary(model.vocab_size()));
+    let tokenizer = fits.transpose()?;
+    model.writer(&args.out, tokenizer.as_ref())?.finish()?;
+    let tokens = match &tokenizer {
+        Some(_) => "",
+        None => "no tokenizer came with it: --tokenizer FILE names one to generate and eval\n",
+    };
+    print(&format!(
+        "{}\nread and written to {} in {:.1} s\n{tokens}",
+        in_words(&model),
+        args.out.display(),
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+/// An import replaces nothing.
+pub fn refuse_what_is_there(out: &Path) -> Result<()> {
+    let empty = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !out.exists(),
+    };
+    match empty {
+        true => Ok(()),
+        false => Err(CliError::Usage(format!(
+            "{}: something is there already; name a directory that is new or empty",
+            out.display()
+        ))),
+    }
+}
+
+/// What was imported.
+fn in_words(model: &AnyModel) -> String {
+    let million = |parameters: u64| match parameters {
+        0..1_000_000 => format!("{:.1} k", parameters as f64 / 1e3),
+        _ => format!("{:.1} M", parameters as f64 / 1e6),
+    };
+    match model {
+        AnyModel::Autoencoder(c, _) => format!(
+            "an autoencoder: K = {}, l = {}, V = {}, {} parameters",
+            c.chunk_size,
+            c.latent_size,
+            c.vocab_size,
+            million(c.parameters())
+        ),
+        AnyModel::Calm(c, _) => format!(
+            "a CALM with {} head: K = {}, l = {}, V = {}, {} layers of width {}, {} parameters and \
+             {} of the autoencoder",
+            match c.head.kind {
+                calm_lm::HeadKind::Energy => "energy",
+                calm_lm::HeadKind::Flow => "flow-matching",
+                calm_lm::HeadKind::Diffusion => "diffusion",
+            },
+            c.chunk_size,
+            c.latent_size,
+            c.vocab_size,
+            c.backbone.layers,
+            c.backbone.hidden_size,
+            million(c.language_model_parameters()),
+            million(c.autoencoder().parameters())
+        ),
+        AnyModel::TokenModel(c, _) => format!(
+            "a token model: V = {}, {} layers of width {}, {} parameters",
+            c.vocab_size,
+            c.transformer.layers,
+            c.transformer.hidden_size,
+            million(c.parameters())
+        ),
+    }
+}

@@ -1,0 +1,86 @@
+//! A model of any kind that other programs know too: an autoencoder alone, a CALM or a token model.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder};
+use calm_baseline::{TokenModel, TokenModelConfig};
+use calm_data::Tokenizer;
+
+use crate::checkpoint::kept_in;
+use crate::{CalmModel, CheckpointWriter, ModelConfig, Result, WeightNumbers};
+
+/// A model and its configuration, of one of the kinds that are imported, exported and traced.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // There is one of these in a program.
+pub enum AnyModel {
+    /// A chunk autoencoder alone.
+    Autoencoder(AutoencoderConfig, ChunkAutoencoder),
+    /// A CALM with its autoencoder.
+    Calm(ModelConfig, CalmModel),
+    /// A LLaMA token model.
+    TokenModel(TokenModelConfig, TokenModel),
+}
+
+impl AnyModel {
+    /// Reads a released checkpoint, its numbers as they are stored there: what computes needs
+    /// [`AnyModel::with_weights`] first, or a checkpoint of ours in between. See
+    /// [`import`](crate::released::import).
+    ///
+    /// # Errors
+    /// Of that.
+    pub fn import(directory: &Path, autoencoder: Option<&Path>, device: &Device) -> Result<Self> {
+        crate::released::import(directory, autoencoder, device)
+    }
+
+    /// The same, with weights kept in `numbers`.
+    pub fn with_weights(self, numbers: WeightNumbers) -> Self {
+        match self {
+            Self::Autoencoder(config, model) => Self::Autoencoder(config, kept_in(model, numbers)),
+            Self::Calm(config, model) => Self::Calm(config, kept_in(model, numbers)),
+            Self::TokenModel(config, model) => Self::TokenModel(config, kept_in(model, numbers)),
+        }
+    }
+
+    /// Writes it in the form of the released code: [`export`](crate::released::export).
+    ///
+    /// # Errors
+    /// Of that.
+    pub fn export(&self, tokenizer: Option<&Tokenizer>, directory: &Path) -> Result<()> {
+        crate::released::export(self, tokenizer, directory)
+    }
+
+    /// The writer of a checkpoint in `target` with the weights already inside.
+    ///
+    /// # Errors
+    /// Where the files can't be written.
+    pub fn writer(&self, target: &Path, tokenizer: Option<&Tokenizer>) -> Result<CheckpointWriter> {
+        Ok(match self {
+            Self::Autoencoder(config, model) => {
+                let writer = CheckpointWriter::new(target, config, tokenizer)?;
+                writer.write_autoencoder(model)?;
+                writer
+            }
+            Self::Calm(config, model) => {
+                let writer = CheckpointWriter::new(target, config, tokenizer)?;
+                writer.write_autoencoder(&model.autoencoder)?;
+                writer.write_language_model(&model.language_model)?;
+                writer
+            }
+            Self::TokenModel(config, model) => {
+                let writer = CheckpointWriter::new(target, config, tokenizer)?;
+                writer.write_token_model(model)?;
+                writer
+            }
+        })
+    }
+
+    /// Tokens in the vocabulary, V.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Autoencoder(config, _) => config.vocab_size,
+            Self::Calm(config, _) => config.vocab_size,
+            Self::TokenModel(config, _) => config.vocab_size,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Weights in a file: burnpack, written one tensor at a time and read through a memory map.
+
+use std::fs::File;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::store::ModuleRecord;
+use burn::tensor::{AllocationProperty, Bytes, DType, Tensor};
+use memmap2::Mmap;
+
+use crate::{Error, Result};
+
+/// Writes the parameters of `module`. Burn's own records copy all of them first; here one at a time is
+/// read back from its device.
+pub(super) fn save<M: Module>(module: &M, path: &Path) -> Result<()> {
+    let mut parameters = Parameters::default();
+    module.visit(&mut parameters);
+    let written = burn_pack::Writer::new(parameters.tensors).write_to_file(path);
+    written.map_err(|e| Error::Io {
+        path: path.to_owned(),
+        source: std::io::Error::other(e.to_string()),
+    })
+}
+
+/// The parameters of a module under their paths, as Burn's records have them.
+#[derive(Default)]
+struct Parameters {
+    path: Vec<String>,
+    tensors: Vec<burn_pack::Tensor>,
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let (dtype, shape) = (tensor.dtype(), tensor.shape());
+        let (name, id) = (self.path.join("."), Some(param.id.val()));
+        let bytes = shape.num_elements() * dtype.size();
+        let numbers = move || Ok(tensor.clone().into_data().into_parts().0);
+        let tensor = burn_pack::Tensor::deferred(name, dtype, shape, id, bytes, numbers);
+        self.tensors.push(tensor);
+    }
+}
+
+/// What loaded weights are kept in: the matrices of linear layers and embedding tables, which are all
+/// but a few thousandths of a model. Norms and biases are f32 always, and so is everything computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightNumbers {
+    /// f32: for training, and wherever the last bits count.
+    #[default]
+    F32,
+    /// As they are stored: bf16 of models that are stored so, which changes nothing but the order of
+    /// sums. On the CPU a memory map of the file.
+    Stored,
+    /// As they are stored, norms and biases too: to be written elsewhere, not to compute with.
+    Verbatim,
+    /// bf16, rounded when they are loaded: half the memory, and half of what decoding reads.
+    Bf16,
+}
+
+/// `fresh` with the parameters of a file. Those that are kept as they are stored stay in it until they
+/// are used, on the CPU. Other devices have no products of bf16 weights that pay: there they are rounded
+/// alike and kept in f32.
+///
+/// # Errors
+/// Where the file can't be read, or its tensors are not those of `fresh`.
+pub(super) fn load<M: Module>(path: &Path, fresh: M, numbers: WeightNumbers) -> Result<M> {
+    let weights = |detail: String| Error::Weights {
+        path: path.to_owned(),
+        detail,
+    };
+    let file = File::open(path).map_err(Error::io(path))?;
+    // SAFETY: a checkpoint's files are never written again, and what replaces a checkpoint is another
+    // directory. Who cuts one short by hand is stopped by the system.
+    let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(map), AllocationProperty::File);
+    let record = ModuleRecord::from_bytes(bytes).map_err(|e| weights(e.to_string()))?;
+    let loaded = fresh
+        .try_load_record(record)
+        .map_err(|e| weights(e.to_string()))?;
+    Ok(kept_in(loaded, numbers))
+}
+
+/// A module with its weights kept in `numbers`.
+pub(crate) fn kept_in<M: Module>(module: M, numbers: WeightNumbers) -> M {
+    let inside = Vec::new();
+    module.map(&mut Convert { numbers, inside })
+}
+
+/// Makes of every parameter what it is kept in.
+struct Convert {
+    numbers: WeightNumbers,
+    /// The kinds of modules that a parameter is in.
+    inside: Vec<String>,
+}
+
+impl ModuleMapper for Convert {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.inside.push(container_type.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.inside.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let of_layer = self
+            .inside
+            .iter()
+            .any(|kind| kind.contains("Linear") || kind.contains("Embedding"));
+        let weight = D == 2 && of_layer;
+        let on_cpu = calm_kernels::reads_bf16_weights(&param.device());
+        let stored = param.val().dtype();
+        let cast = |param: Param<Tensor<D>>, dtype| match stored == dtype {
+            true => param,
+            false => param.map(|tensor| tensor.cast(dtype)),
+        };
+        match self.numbers {
+            WeightNumbers::Verbatim => param,
+            WeightNumbers::Stored if weight && on_cpu => param,
+            WeightNumbers::Bf16 if weight && on_cpu => cast(param, DType::BF16),
+            WeightNumbers::Bf16 if weight => {
+                param.map(|tensor| tensor.cast(DType::BF16).cast(DType::F32))
+            }
+            _ => cast(param, DType::F32),
+        }
+    }
+}
