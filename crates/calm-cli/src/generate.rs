@@ -1,5 +1,7 @@
 //! `calm generate`: streams the continuation of a prompt.
 
+use std::time::Instant;
+
 use calm_baseline::{
     Drafter, ModelDrafter, PromptLookup, SpeculativeGenerator, TokenGenerator, TokenSampler,
 };
@@ -76,7 +78,63 @@ struct BaselineArgs {
     lookahead: usize,
 }
 
+/// What generation took, told at its end.
+struct Clock {
+    begun: Instant,
+    ready: Option<Instant>,
+    first: Option<Instant>,
+    /// Tokens, and how many of them came first.
+    tokens: usize,
+    at_first: usize,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+            ready: None,
+            first: None,
+            tokens: 0,
+            at_first: 0,
+        }
+    }
+
+    /// The model is in memory, or mapped.
+    fn ready(&mut self) {
+        self.ready = Some(Instant::now());
+    }
+
+    fn saw(&mut self, tokens: usize) {
+        self.tokens += tokens;
+        if self.first.is_none() && tokens > 0 {
+            (self.first, self.at_first) = (Some(Instant::now()), tokens);
+        }
+    }
+
+    fn tell(&self) {
+        let (Some(ready), Some(first)) = (self.ready, self.first) else {
+            return;
+        };
+        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
+        let after = self.tokens - self.at_first;
+        let rate = match after {
+            0 => String::new(),
+            _ => format!(
+                ", then {:.1} tokens/s",
+                after as f64 / seconds(first, Instant::now())
+            ),
+        };
+        tell(&format!(
+            "{} tokens: model opened in {:.2} s, first tokens {:.2} s later{rate}",
+            self.tokens,
+            seconds(self.begun, ready),
+            seconds(ready, first)
+        ));
+    }
+}
+
 pub fn run(args: Args) -> Result<()> {
+    let clock = &mut Clock::start();
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, _) = args.model.open()?;
     let checkpoint = checkpoint.with_weights(args.weights.numbers());
@@ -90,19 +148,25 @@ pub fn run(args: Args) -> Result<()> {
         AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
             let model = checkpoint.load_local(&device)?;
             let window = checkpoint.config().window;
-            token_by_token(&model, checkpoint, window, &prompts, &args, &device)
+            token_by_token(&model, checkpoint, window, &prompts, &args, &device, clock)
         }
-        AnyCheckpoint::Calm(checkpoint) => calm(checkpoint, &prompts, &args, &device),
+        AnyCheckpoint::Calm(checkpoint) => calm(checkpoint, &prompts, &args, &device, clock),
         AnyCheckpoint::Baseline(checkpoint) => {
             let model = checkpoint.load(&device)?;
             let window = checkpoint.config().window;
-            token_by_token(&model, checkpoint, window, &prompts, &args, &device)
+            token_by_token(&model, checkpoint, window, &prompts, &args, &device, clock)
         }
         AnyCheckpoint::Autoencoder(_) => Err(no_language_model()),
     }
 }
 
-fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Device) -> Result<()> {
+fn calm(
+    checkpoint: &Checkpoint,
+    prompts: &[Vec<u32>],
+    args: &Args,
+    device: &Device,
+    clock: &mut Clock,
+) -> Result<()> {
     let only = &args.baseline;
     if only.top_k.is_some() || only.top_p.is_some() || only.draft.is_some() {
         let message = "--top-k, --top-p and --draft need a token model; this is a CALM, which \
@@ -112,6 +176,7 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
     let sampler = sampler(args)?;
     let tokenizer = checkpoint.tokenizer()?;
     let model = checkpoint.load(device)?;
+    clock.ready();
     let options = GenerateOptions {
         sampler,
         max_tokens: args.tokens,
@@ -124,9 +189,9 @@ fn calm(checkpoint: &Checkpoint, prompts: &[Vec<u32>], args: &Args, device: &Dev
         generator = generator.drawing_tokens(args.seed);
     }
     if prompts.len() > 1 {
-        print_all(&args.prompt, generator.finish(), tokenizer)?;
+        print_all(&args.prompt, generator.finish(), tokenizer, clock)?;
     } else {
-        stream(&args.prompt[0], tokenizer, || {
+        stream(&args.prompt[0], tokenizer, clock, || {
             (!generator.is_done()).then(|| generator.step().remove(0))
         })?;
     }
@@ -171,7 +236,9 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
     prompts: &[Vec<u32>],
     args: &Args,
     device: &Device,
+    clock: &mut Clock,
 ) -> Result<()> {
+    clock.ready();
     if args.pool.is_some() || args.exact || args.batch || args.draw_tokens {
         let message = "--pool, --exact, --batch and --draw-tokens are for a CALM without a local decoder; a model that has \
                        probabilities needs no pool to lower the temperature";
@@ -197,9 +264,9 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
         )
         .map_err(calm_lm::Error::from)?;
         if prompts.len() > 1 {
-            return print_all(&args.prompt, generator.run(), tokenizer);
+            return print_all(&args.prompt, generator.run(), tokenizer, clock);
         }
-        return stream(&args.prompt[0], tokenizer, || {
+        return stream(&args.prompt[0], tokenizer, clock, || {
             (!generator.is_done()).then(|| generator.step().remove(0))
         });
     };
@@ -214,7 +281,7 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
         model, drafter, lookahead, sampler, limits, prompt, args.seed, device,
     )
     .map_err(calm_lm::Error::from)?;
-    stream(&args.prompt[0], tokenizer, || {
+    stream(&args.prompt[0], tokenizer, clock, || {
         generator.stop().is_none().then(|| generator.step())
     })?;
     let stats = generator.stats();
@@ -278,7 +345,15 @@ fn drafter<'a>(
     }
 }
 
-fn print_all(prompts: &[String], texts: Vec<Vec<u32>>, tokenizer: &Tokenizer) -> Result<()> {
+fn print_all(
+    prompts: &[String],
+    texts: Vec<Vec<u32>>,
+    tokenizer: &Tokenizer,
+    clock: &mut Clock,
+) -> Result<()> {
+    // They come together.
+    clock.saw(texts.iter().map(Vec::len).sum());
+    clock.tell();
     for (prompt, tokens) in prompts.iter().zip(texts) {
         print(&format!("{prompt}{}\n\n", tokenizer.decode(&tokens)?))?;
     }
@@ -289,11 +364,13 @@ fn print_all(prompts: &[String], texts: Vec<Vec<u32>>, tokenizer: &Tokenizer) ->
 fn stream(
     prompt: &str,
     tokenizer: &Tokenizer,
+    clock: &mut Clock,
     mut next: impl FnMut() -> Option<Vec<u32>>,
 ) -> Result<()> {
     print(prompt)?;
     let mut decoder = tokenizer.stream();
     while let Some(tokens) = next() {
+        clock.saw(tokens.len());
         for token in tokens {
             if let Some(text) = decoder.push(token)? {
                 print(&text)?;
@@ -303,5 +380,7 @@ fn stream(
     if let Some(rest) = decoder.finish()? {
         print(&rest)?;
     }
-    print("\n")
+    print("\n")?;
+    clock.tell();
+    Ok(())
 }

@@ -40,14 +40,14 @@ pub fn run(args: Args) -> Result<()> {
     let model = AnyModel::import(&args.source, args.autoencoder.as_deref(), &device)?;
     let fits = tokenizer.map(|tokenizer| tokenizer.for_vocabulary(model.vocab_size()));
     let tokenizer = fits.transpose()?;
+    let words = in_words(&model);
     model.writer(&args.out, tokenizer.as_ref())?.finish()?;
     let tokens = match &tokenizer {
         Some(_) => "",
         None => "no tokenizer came with it: --tokenizer FILE names one to generate and eval\n",
     };
     print(&format!(
-        "{}\nread and written to {} in {:.1} s\n{tokens}",
-        in_words(&model),
+        "{words}\nread and written to {} in {:.1} s\n{tokens}",
         args.out.display(),
         start.elapsed().as_secs_f64()
     ))

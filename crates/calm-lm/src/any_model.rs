@@ -50,25 +50,25 @@ impl AnyModel {
         crate::released::export(self, tokenizer, directory)
     }
 
-    /// The writer of a checkpoint in `target` with the weights already inside.
+    /// The writer of a checkpoint in `target` with the weights already inside. What is written is let go.
     ///
     /// # Errors
     /// Where the files can't be written.
-    pub fn writer(&self, target: &Path, tokenizer: Option<&Tokenizer>) -> Result<CheckpointWriter> {
+    pub fn writer(self, target: &Path, tokenizer: Option<&Tokenizer>) -> Result<CheckpointWriter> {
         Ok(match self {
             Self::Autoencoder(config, model) => {
-                let writer = CheckpointWriter::new(target, config, tokenizer)?;
+                let writer = CheckpointWriter::new(target, &config, tokenizer)?;
                 writer.write_autoencoder(model)?;
                 writer
             }
             Self::Calm(config, model) => {
-                let writer = CheckpointWriter::new(target, config, tokenizer)?;
-                writer.write_autoencoder(&model.autoencoder)?;
-                writer.write_language_model(&model.language_model)?;
+                let writer = CheckpointWriter::new(target, &config, tokenizer)?;
+                writer.write_autoencoder(model.autoencoder)?;
+                writer.write_language_model(model.language_model)?;
                 writer
             }
             Self::TokenModel(config, model) => {
-                let writer = CheckpointWriter::new(target, config, tokenizer)?;
+                let writer = CheckpointWriter::new(target, &config, tokenizer)?;
                 writer.write_token_model(model)?;
                 writer
             }

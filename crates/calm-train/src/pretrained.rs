@@ -106,7 +106,7 @@ impl Pretrained {
         let writer = CheckpointWriter::new(&path, &experiment.model, self.tokenizer()?)?
             .with_text(experiment.data.split(), store.content())
             .with_lead_in(data::lead_in(store.train(), end_of_text, k));
-        writer.write_autoencoder(&self.checkpoint.load_autoencoder(device)?)?;
+        writer.write_autoencoder(self.checkpoint.load_autoencoder(device)?)?;
         let state = TrainState {
             text: store.key().to_owned(),
             cursor: Cursor::new(experiment.seed),

@@ -64,7 +64,7 @@ impl StageTask for AutoencoderTask<'_> {
         tokenizer: &Tokenizer,
     ) -> Result<CheckpointWriter> {
         let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
-        writer.write_autoencoder(model)?;
+        writer.write_autoencoder(model.clone())?;
         Ok(writer)
     }
 }
@@ -133,8 +133,8 @@ impl StageTask for LanguageModelTask<'_> {
         tokenizer: &Tokenizer,
     ) -> Result<CheckpointWriter> {
         let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
-        writer.write_autoencoder(self.autoencoder)?;
-        writer.write_language_model(model)?;
+        writer.write_autoencoder(self.autoencoder.clone())?;
+        writer.write_language_model(model.clone())?;
         Ok(writer)
     }
 }
@@ -174,7 +174,7 @@ impl StageTask for LocalTask<'_> {
         tokenizer: &Tokenizer,
     ) -> Result<CheckpointWriter> {
         let writer = CheckpointWriter::new(path, self.model, tokenizer)?;
-        writer.write_local_model(model)?;
+        writer.write_local_model(model.clone())?;
         Ok(writer)
     }
 }
@@ -221,7 +221,7 @@ impl StageTask for BaselineTask<'_> {
         tokenizer: &Tokenizer,
     ) -> Result<CheckpointWriter> {
         let writer = CheckpointWriter::new(path, self.config, tokenizer)?;
-        writer.write_token_model(model)?;
+        writer.write_token_model(model.clone())?;
         Ok(writer)
     }
 }

@@ -196,17 +196,42 @@ impl Tensor {
     /// Where the file can't be read or contradicts itself.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         match &self.source {
-            Source::At(place) => {
+            Source::At(_) => {
                 // Sizes were checked against the file's.
                 let mut bytes = vec![0; self.shape.iter().product::<usize>() * self.dtype.size()];
-                let read = File::open(&self.path).and_then(|mut file| {
-                    file.seek(SeekFrom::Start(*place))?;
-                    file.read_exact(&mut bytes)
-                });
-                read.map_err(Error::io(&*self.path)).map(|()| bytes)
+                self.read(&mut bytes)?;
+                Ok(bytes)
             }
             // In the machine's order of bytes, which is PyTorch's wherever this is built.
             Source::Pytorch(tensor) => tensor.read().map_err(|e| Error::malformed(&*self.path, e)),
+        }
+    }
+
+    /// The numbers as they are stored, in a place for as many bytes.
+    ///
+    /// # Errors
+    /// Where the file can't be read or contradicts itself.
+    ///
+    /// # Panics
+    /// Where the place is of another length.
+    pub fn read(&self, to: &mut [u8]) -> Result<()> {
+        match &self.source {
+            Source::At(place) => {
+                let length = self.shape.iter().product::<usize>() * self.dtype.size();
+                assert_eq!(to.len(), length, "a place for all of {}", self.name);
+                let read = File::open(&self.path).and_then(|mut file| {
+                    file.seek(SeekFrom::Start(*place))?;
+                    file.read_exact(to)
+                });
+                read.map_err(Error::io(&*self.path))
+            }
+            // In the machine's order of bytes, which is PyTorch's wherever this is built.
+            Source::Pytorch(tensor) => {
+                let bytes = tensor.read();
+                let bytes = bytes.map_err(|e| Error::malformed(&*self.path, e))?;
+                to.copy_from_slice(&bytes);
+                Ok(())
+            }
         }
     }
 

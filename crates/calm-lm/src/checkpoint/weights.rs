@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Mutex;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
@@ -11,10 +12,11 @@ use memmap2::Mmap;
 use crate::{Error, Result};
 
 /// Writes the parameters of `module`. Burn's own records copy all of them first; here one at a time is
-/// read back from its device.
-pub(super) fn save<M: Module>(module: &M, path: &Path) -> Result<()> {
+/// read back from its device, and let go where nobody else holds it.
+pub(super) fn save<M: Module>(module: M, path: &Path) -> Result<()> {
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
+    drop(module);
     let written = burn_pack::Writer::new(parameters.tensors).write_to_file(path);
     written.map_err(|e| Error::Io {
         path: path.to_owned(),
@@ -43,7 +45,13 @@ impl ModuleVisitor for Parameters {
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
         let (name, id) = (self.path.join("."), Some(param.id.val()));
         let bytes = shape.num_elements() * dtype.size();
-        let numbers = move || Ok(tensor.clone().into_data().into_parts().0);
+        // Asked for once.
+        let tensor = Mutex::new(Some(tensor));
+        let numbers = move || {
+            let taken = tensor.lock().ok().and_then(|mut tensor| tensor.take());
+            let taken = taken.ok_or_else(|| burn_pack::Error::IoError("written already".into()))?;
+            Ok(taken.into_data().into_parts().0)
+        };
         let tensor = burn_pack::Tensor::deferred(name, dtype, shape, id, bytes, numbers);
         self.tensors.push(tensor);
     }
@@ -76,12 +84,19 @@ pub(super) fn load<M: Module>(path: &Path, fresh: M, numbers: WeightNumbers) -> 
         path: path.to_owned(),
         detail,
     };
-    let file = File::open(path).map_err(Error::io(path))?;
-    // SAFETY: a checkpoint's files are never written again, and what replaces a checkpoint is another
-    // directory. Who cuts one short by hand is stopped by the system.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(map), AllocationProperty::File);
-    let record = ModuleRecord::from_bytes(bytes).map_err(|e| weights(e.to_string()))?;
+    let record = match numbers {
+        // Read one by one, rounded and let go: mapped, all of the file would stay in memory.
+        WeightNumbers::Bf16 => ModuleRecord::load(path),
+        _ => {
+            let file = File::open(path).map_err(Error::io(path))?;
+            // SAFETY: a checkpoint's files are never written again, and what replaces a checkpoint is
+            // another directory. Who cuts one short by hand is stopped by the system.
+            let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+            let bytes = bytes::Bytes::from_owner(map);
+            ModuleRecord::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File))
+        }
+    };
+    let record = record.map_err(|e| weights(e.to_string()))?;
     let loaded = fresh
         .try_load_record(record)
         .map_err(|e| weights(e.to_string()))?;

@@ -102,7 +102,7 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// Where the file can't be written.
-    pub fn write_autoencoder(&self, autoencoder: &ChunkAutoencoder) -> Result<()> {
+    pub fn write_autoencoder(&self, autoencoder: ChunkAutoencoder) -> Result<()> {
         weights::save(autoencoder, &self.path(AUTOENCODER))
     }
 
@@ -110,16 +110,21 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// Where the file can't be written.
-    pub fn write_language_model(&self, language_model: &LanguageModel) -> Result<()> {
-        if let Some(auxiliary) = &language_model.auxiliary {
+    pub fn write_language_model(&self, language_model: LanguageModel) -> Result<()> {
+        let LanguageModel {
+            backbone,
+            head,
+            auxiliary,
+            ..
+        } = language_model;
+        if let Some(auxiliary) = auxiliary {
             weights::save(auxiliary, &self.path(AUXILIARY))?;
         }
-        let backbone = language_model.backbone.clone();
         let path = self.path(LANGUAGE_MODEL);
-        match language_model.head.clone() {
-            Head::Energy(head) => weights::save(&Stored { backbone, head }, &path),
-            Head::Flow(head) => weights::save(&Stored { backbone, head }, &path),
-            Head::Diffusion(head) => weights::save(&Stored { backbone, head }, &path),
+        match head {
+            Head::Energy(head) => weights::save(Stored { backbone, head }, &path),
+            Head::Flow(head) => weights::save(Stored { backbone, head }, &path),
+            Head::Diffusion(head) => weights::save(Stored { backbone, head }, &path),
         }
     }
 
@@ -127,7 +132,7 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// Where the file can't be written.
-    pub fn write_local_model(&self, model: &LocalModel) -> Result<()> {
+    pub fn write_local_model(&self, model: LocalModel) -> Result<()> {
         weights::save(model, &self.path(LOCAL_MODEL))
     }
 
@@ -135,7 +140,7 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// Where the file can't be written.
-    pub fn write_token_model(&self, model: &TokenModel) -> Result<()> {
+    pub fn write_token_model(&self, model: TokenModel) -> Result<()> {
         weights::save(model, &self.path(TOKEN_MODEL))
     }
 

@@ -36,8 +36,10 @@ fn write(target: &Path) -> calm_lm::CalmModel {
     let writer = CheckpointWriter::new(target, &config, &tokenizer("the cat sat on the mat "))
         .unwrap()
         .with_text(split(), "abc".to_owned());
-    writer.write_autoencoder(&model.autoencoder).unwrap();
-    writer.write_language_model(&model.language_model).unwrap();
+    writer.write_autoencoder(model.autoencoder.clone()).unwrap();
+    writer
+        .write_language_model(model.language_model.clone())
+        .unwrap();
     writer.write_json("state.json", &vec![1, 2, 3]).unwrap();
     writer.finish().unwrap();
     model
@@ -130,7 +132,7 @@ fn a_writer_that_does_not_finish_leaves_nothing() {
     let target = directory.path().join("c");
     let (config, model) = of_text();
     let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
-    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.write_autoencoder(model.autoencoder.clone()).unwrap();
     drop(writer);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
@@ -164,7 +166,7 @@ fn an_autoencoder_alone_says_what_is_missing() {
     let target = directory.path().join("c");
     let (config, model) = of_text();
     let writer = CheckpointWriter::new(&target, &config, &tokenizer("some words ")).unwrap();
-    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.write_autoencoder(model.autoencoder.clone()).unwrap();
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&target).unwrap();
     assert_eq!(checkpoint.split(), None, "nobody said");
@@ -181,7 +183,7 @@ fn a_checkpoint_without_tokenizer_takes_a_fitting_one() {
     let target = directory.path().join("c");
     let (config, model) = of_text();
     let writer = CheckpointWriter::new(&target, &config, None).unwrap();
-    writer.write_autoencoder(&model.autoencoder).unwrap();
+    writer.write_autoencoder(model.autoencoder.clone()).unwrap();
     writer.finish().unwrap();
     let open = || Checkpoint::open(&target).unwrap();
     let error = open().tokenizer().unwrap_err().to_string();

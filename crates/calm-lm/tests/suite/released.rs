@@ -203,12 +203,9 @@ fn all_names(name: &str) -> Vec<String> {
 fn import_export_import_is_the_identity() {
     for name in CASES {
         let (model, place) = (of_case(name), tempfile::tempdir().unwrap());
+        let written = of_case(name).writer(&place.path().join("checkpoint"), None);
+        written.unwrap().finish().unwrap();
         let at = |name: &str| place.path().join(name);
-        model
-            .writer(&at("checkpoint"), None)
-            .unwrap()
-            .finish()
-            .unwrap();
         let stored = open(&at("checkpoint"), WeightNumbers::Verbatim);
         stored.export(None, &at("exported")).unwrap();
         let again = AnyModel::import(&at("exported"), None, &Device::flex()).unwrap();
