@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use calm_data::CacheDir;
-use calm_lm::DEVICE_FORMS;
+use calm_lm::{DEVICE_FORMS, Kind, checkpoint_kind};
 use calm_records::{Host, RunDir, RunInfo, utc_now};
 use calm_report::format;
 use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
@@ -38,6 +38,10 @@ pub struct Args {
     /// text, split, tokenizer and sizes.
     #[arg(long, value_name = "DIR")]
     autoencoder: Option<String>,
+    /// Train a model further, on this text: of a run or a checkpoint directory, such as an import. It
+    /// brings its sizes and its tokenizer, and keeps its autoencoder; the optimizer starts fresh.
+    #[arg(long, value_name = "DIR", conflicts_with = "autoencoder")]
+    init: Option<String>,
     /// The run directory [default: runs/NAME with the name of the preset].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -56,7 +60,7 @@ enum StageArg {
     All,
     /// The chunk autoencoder alone.
     Autoencoder,
-    /// The language model on the run's autoencoder (with --resume).
+    /// The language model on the run's autoencoder (with --resume), or of the model that --init names.
     Lm,
     /// The token baseline; with --resume beside the CALM that the run holds.
     Baseline,
@@ -72,6 +76,12 @@ pub fn run(args: Args) -> Result<()> {
         let from = serde_json::Value::from(from.as_str());
         set.push(format!("autoencoder_from={from}"));
     }
+    if let (Some(init), true) = (&args.init, args.resume) {
+        set.push(format!(
+            "init_from={}",
+            serde_json::Value::from(init.as_str())
+        ));
+    }
     let name = args.preset.as_deref().unwrap_or("nano");
     let out_of = |preset: &str| PathBuf::from("runs").join(preset);
     let (experiment, out) = if args.resume {
@@ -84,14 +94,15 @@ pub fn run(args: Args) -> Result<()> {
         preset::check_resume(&config, args.preset.as_deref(), &set)?;
         (preset::load(&config)?, out)
     } else {
-        let experiment = preset::resolve(name, &set)?;
+        let experiment = preset::resolve_from(name, args.init.as_deref(), &set)?;
         let out = args.out.unwrap_or_else(|| out_of(&experiment.preset));
         (experiment, out)
     };
-    let default = if preset::is_token_model(&experiment.preset) {
-        StageArg::Baseline
-    } else {
-        StageArg::All
+    let default = match &args.init {
+        Some(init) if trains_baseline(init) => StageArg::Baseline,
+        Some(_) => StageArg::Lm,
+        None if preset::is_token_model(&experiment.preset) => StageArg::Baseline,
+        None => StageArg::All,
     };
     let stages = match args.stage.unwrap_or(default) {
         StageArg::All => Stages::All,
@@ -148,6 +159,11 @@ pub fn run(args: Args) -> Result<()> {
         "{figures}report: {}\n",
         out.join("report.html").display()
     ))
+}
+
+/// Whether a model to be trained further is a token model.
+fn trains_baseline(init: &str) -> bool {
+    matches!(checkpoint_kind(init.as_ref()), Ok(Kind::TokenModel))
 }
 
 /// The headline figures, one a line.

@@ -25,6 +25,11 @@ pub struct Experiment {
     /// A run, or a checkpoint of an autoencoder stage, whose autoencoder is taken instead of training
     /// one; empty trains one. It must have been trained on the same text, split and tokenizer.
     pub autoencoder_from: String,
+    /// A run, or a checkpoint, whose model is trained further, on another text and with a fresh
+    /// optimizer; empty begins with fresh weights. `[model]` is its own but for what only training
+    /// needs, and so is the tokenizer.
+    #[serde(default)]
+    pub init_from: String,
     /// The text.
     pub data: DataConfig,
     /// The model.

@@ -29,6 +29,14 @@ pub enum Error {
          autoencoder_from"
     )]
     LocalNeedsNoAutoencoder,
+    /// A model that can't be trained further in this way.
+    #[error("init_from {from}: {detail}")]
+    BadInitialModel {
+        /// What was named.
+        from: String,
+        /// Why.
+        detail: String,
+    },
     /// A precision that the device lacks.
     #[error("precision = \"{precision}\": {device} has no such arithmetic; use precision=f32")]
     PrecisionNotOnDevice {

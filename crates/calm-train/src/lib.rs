@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod finish;
 mod found;
+mod initial;
 mod lock;
 mod machine;
 mod optimizer;

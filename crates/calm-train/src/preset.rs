@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use crate::{Error, Experiment, Result};
+use crate::{Error, Experiment, Result, initial};
 
 /// The presets in the program, each a complete TOML file under `presets/`.
 ///
@@ -39,6 +39,15 @@ const CALM_XL: &str = include_str!("../../../presets/calm-xl.toml");
 /// Unknown preset or key (with a suggestion), bad TOML, a value of the wrong type, sizes that
 /// don't fit together.
 pub fn resolve(preset: &str, overrides: &[String]) -> Result<Experiment> {
+    resolve_from(preset, None, overrides)
+}
+
+/// The same for training the model of a run or a checkpoint further: `[model]`, or of a token model
+/// `[baseline]`, is that model's, and overrides may change what only training needs.
+///
+/// # Errors
+/// As [`resolve`], and where there is no such model.
+pub fn resolve_from(preset: &str, init: Option<&str>, overrides: &[String]) -> Result<Experiment> {
     let (origin, text) = match PRESETS.iter().find(|(name, _)| *name == preset) {
         Some((_, text)) => (format!("preset {preset}"), (*text).to_owned()),
         None if preset.ends_with(".toml") => {
@@ -48,11 +57,11 @@ pub fn resolve(preset: &str, overrides: &[String]) -> Result<Experiment> {
         None => return Err(unknown_preset(preset)),
     };
     if !is_token_model(preset) {
-        return parse(&origin, &text, overrides);
+        return parse(&origin, &text, init, overrides);
     }
     let mut all = TRANSFORMER.map(str::to_owned).to_vec();
     all.extend_from_slice(overrides);
-    let mut experiment = parse(&origin, &text, &all)?;
+    let mut experiment = parse(&origin, &text, init, &all)?;
     experiment.preset = preset.to_owned();
     Ok(experiment)
 }
@@ -68,7 +77,7 @@ pub fn is_token_model(preset: &str) -> bool {
 /// As [`resolve`].
 pub fn load(path: &Path) -> Result<Experiment> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    parse(&path.display().to_string(), &text, &[])
+    parse(&path.display().to_string(), &text, None, &[])
 }
 
 /// Refuses a preset or overrides, given to go on with a run, that say another thing than its
@@ -141,11 +150,11 @@ pub fn to_toml(experiment: &Experiment) -> Result<String> {
 /// Whether two configurations as TOML say the same: a key that one of them is too old to have counts
 /// as what it reads as.
 pub fn same(a: &str, b: &str) -> bool {
-    let read = |text| parse("configuration", text, &[]);
+    let read = |text| parse("configuration", text, None, &[]);
     a == b || matches!((read(a), read(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
+fn parse(origin: &str, text: &str, init: Option<&str>, overrides: &[String]) -> Result<Experiment> {
     let bad = |detail: String| Error::BadConfig {
         origin: origin.to_owned(),
         detail: detail.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -154,6 +163,9 @@ fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Experiment> {
         .parse()
         .map_err(|e: toml::de::Error| bad(e.to_string()))?;
     check_keys(origin, "", &table, &reference())?;
+    if let Some(init) = init {
+        initial::into_table(init, &mut table)?;
+    }
     assign(&mut table, overrides)?;
     let experiment: Experiment = Value::Table(table)
         .try_into()
@@ -302,7 +314,7 @@ mod tests {
         for (name, _) in PRESETS {
             let experiment = resolve(name, &[]).unwrap();
             assert_eq!(experiment.preset, name);
-            let again = parse("again", &to_toml(&experiment).unwrap(), &[]).unwrap();
+            let again = parse("again", &to_toml(&experiment).unwrap(), None, &[]).unwrap();
             assert_eq!(again, experiment);
         }
     }
@@ -374,7 +386,7 @@ mod tests {
     #[test]
     fn a_key_missing_from_a_file_is_named() {
         let text = PRESETS[0].1.replace("seed", "# seed");
-        let message = parse("x.toml", &text, &[]).unwrap_err().to_string();
+        let message = parse("x.toml", &text, None, &[]).unwrap_err().to_string();
         assert!(message.contains("seed"), "{message}");
     }
 }

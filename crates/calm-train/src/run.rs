@@ -16,6 +16,7 @@ use crate::config::{Experiment, Stages};
 use crate::event::{Event, Observer};
 use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
+use crate::initial::Initial;
 use crate::lock::RunLock;
 use crate::pretrained::Pretrained;
 use crate::state::TrainState;
@@ -61,7 +62,10 @@ pub fn train(
     observe: Observer<'_>,
 ) -> Result<RunEnd> {
     let started = Instant::now();
-    if experiment.model.is_local() {
+    let initial = Initial::open(&experiment)?;
+    if let Some(initial) = &initial {
+        initial.check_stages(&experiment, options.stages)?;
+    } else if experiment.model.is_local() {
         experiment.check_local(options.stages)?;
     } else if options.stages == Stages::Lm {
         return Err(Error::NoAutoencoder {
@@ -82,8 +86,11 @@ pub fn train(
     };
     let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
     data::fit_split(&mut experiment.data, window, options.cache, observe)?;
-    let tokenizer = match &pretrained {
-        Some(pretrained) if experiment.data.tokenizer.is_empty() => pretrained.tokenizer()?.clone(),
+    let tokenizer = match (&initial, &pretrained) {
+        (Some(initial), _) => initial.tokenizer(&experiment)?,
+        (None, Some(pretrained)) if experiment.data.tokenizer.is_empty() => {
+            pretrained.tokenizer()?.clone()
+        }
         _ => data::tokenizer(&experiment.data, vocab_size, options.cache, observe)?,
     };
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.
@@ -105,6 +112,9 @@ pub fn train(
     info.save(&directory.run())?;
     if let Some(pretrained) = &pretrained {
         pretrained.place(&mut experiment, &directory, &store, options.device)?;
+    }
+    if let Some(initial) = &initial {
+        initial.place(&experiment, &directory, &tokenizer, &store, options.device)?;
     }
     // Last, because a directory with a configuration is a run that can be resumed.
     write_atomic(
@@ -148,7 +158,9 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     let experiment = preset::load(&directory.config())?;
     check_device(&experiment, options)?;
     let info = RunInfo::load(&directory.run())?;
+    // That of a model which was trained elsewhere may have fewer tokens than the model.
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
+    let tokenizer = tokenizer.for_vocabulary(experiment.model.vocab_size)?;
     let store = open_store(&experiment, &tokenizer, options, observe)?;
     let prepared = Prepared {
         experiment,

@@ -137,7 +137,8 @@ pub(crate) fn run_stage<T: StageTask>(
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
 
     let mut optimizer = adamw(&experiment.optim, &model);
-    if let Some(checkpoint) = &resumed {
+    // A model from elsewhere, which no step of this run has changed, has none.
+    if let Some(checkpoint) = resumed.as_ref().filter(|_| state.step > 0) {
         let path = checkpoint.join(OPTIM);
         optimizer = optimizer
             .load(&path)

@@ -4,6 +4,7 @@ mod baseline;
 mod data;
 mod failures;
 mod golden_losses;
+mod initial;
 mod local;
 mod precision;
 mod pretrained;
