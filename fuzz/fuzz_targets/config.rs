@@ -6,4 +6,6 @@ use libfuzzer_sys::fuzz_target;
 #[global_allocator]
 static ALLOCATOR: calm_fuzz::Limited = calm_fuzz::Limited;
 
-fuzz_target!(|bytes: &[u8]| _ = calm_lm::ReleasedConfig::parse(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    let _ = calm_lm::ReleasedConfig::parse(bytes);
+});

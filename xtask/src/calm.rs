@@ -24,7 +24,9 @@ pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
     {
         eprintln!("hint: {hint}");
     }
-    let mut build = build_command(root, wanted);
+    let from_hub = |word: &OsString| word.to_string_lossy().contains("hf:");
+    let hub = name == "import" && args.iter().any(from_hub);
+    let mut build = build_command(root, wanted, hub);
     let output = build
         .output()
         .map_err(|source| process::spawn_error(&build, source))?;
@@ -39,7 +41,9 @@ pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
 }
 
 /// `cargo build` of calm; what it builds is told as JSON on stdout, progress and errors on stderr.
-fn build_command(root: &Path, wanted: Option<Build>) -> Command {
+///
+/// With `hub` it can fetch models by name.
+fn build_command(root: &Path, wanted: Option<Build>, hub: bool) -> Command {
     let mut build = process::cargo(root);
     build.args([
         "build",
@@ -51,6 +55,9 @@ fn build_command(root: &Path, wanted: Option<Build>) -> Command {
     ]);
     if let Some(wanted) = wanted {
         build.args(["--features", wanted.features]);
+    }
+    if hub {
+        build.args(["--features", "hub"]);
     }
     let target = wanted.map(|wanted| wanted.target);
     build.arg("--target-dir").arg(target_dir(root, target));

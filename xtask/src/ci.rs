@@ -11,7 +11,7 @@ use crate::{process, target_dir, tidy, vulkan};
 type Step = fn(&mut Context) -> Result<Outcome>;
 
 /// The steps: names for `--skip` and `--only`, and what they do.
-const STEPS: [(&str, Step); 10] = [
+const STEPS: [(&str, Step); 11] = [
     ("fmt", |c| c.cargo("fmt --all --check")),
     ("tidy", |c| match tidy::run(&c.root, &[])? {
         0 => Ok(Outcome::Passed),
@@ -38,6 +38,13 @@ const STEPS: [(&str, Step); 10] = [
     ("test", |c| {
         let mut command = process::cargo(&c.root);
         command.args(["test", "--workspace"]);
+        c.tests(&mut command)
+    }),
+    // What only the feature brings, against a hub on the loopback address; it links no Burn.
+    ("hub", |c| {
+        c.cargo("clippy --package calm-weights --features hub --all-targets -- -D warnings")?;
+        let mut command = process::cargo(&c.root);
+        command.args("test --package calm-weights --features hub --test hub".split(' '));
         c.tests(&mut command)
     }),
     // The kernels that this machine would not choose.

@@ -13,15 +13,17 @@ use crate::output::print;
 #[derive(clap::Args)]
 pub struct Args {
     /// The directory of a released checkpoint: config.json, and weights as model.safetensors or
-    /// pytorch_model.bin, single or in shards.
+    /// pytorch_model.bin, single or in shards. Or hf:OWNER/NAME[@REVISION], from the hub at HF_ENDPOINT
+    /// [default: Hugging Face's] with the token in HF_TOKEN.
     #[arg(value_name = "SRC")]
-    source: PathBuf,
+    source: String,
     /// Where the checkpoint is put, for --model; nothing may be there yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The released autoencoder of a CALM whose file has none inside, or to be taken instead of it.
+    /// The released autoencoder of a CALM whose file has none inside, or to be taken instead of it; a
+    /// directory, or hf:OWNER/NAME.
     #[arg(long, value_name = "DIR")]
-    autoencoder: Option<PathBuf>,
+    autoencoder: Option<String>,
     /// A tokenizer.json or its directory [default: the source's, if it has one].
     #[arg(long, value_name = "FILE|DIR")]
     tokenizer: Option<PathBuf>,
@@ -29,15 +31,17 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     refuse_what_is_there(&args.out)?;
+    let source = directory(&args.source)?;
+    let autoencoder = args.autoencoder.as_deref().map(directory).transpose()?;
     let start = Instant::now();
     let tokenizer = args.tokenizer.or_else(|| {
-        let own = args.source.join("tokenizer.json");
+        let own = source.join("tokenizer.json");
         own.is_file().then_some(own)
     });
     let tokenizer = tokenizer.map(|path| Tokenizer::load(&path)).transpose()?;
     // Files are read and written on the CPU, whatever the model runs on later.
     let device = open_device("flex")?;
-    let model = AnyModel::import(&args.source, args.autoencoder.as_deref(), &device)?;
+    let model = AnyModel::import(&source, autoencoder.as_deref(), &device)?;
     let fits = tokenizer.map(|tokenizer| tokenizer.for_vocabulary(model.vocab_size()));
     let tokenizer = fits.transpose()?;
     let words = in_words(&model);
@@ -51,6 +55,35 @@ pub fn run(args: Args) -> Result<()> {
         args.out.display(),
         start.elapsed().as_secs_f64()
     ))
+}
+
+/// Where a model's files are, fetched first where a hub has them.
+fn directory(source: &str) -> Result<PathBuf> {
+    match source.strip_prefix("hf:") {
+        Some(name) => fetch(name),
+        None => Ok(source.into()),
+    }
+}
+
+#[cfg(feature = "hub")]
+fn fetch(name: &str) -> Result<PathBuf> {
+    use calm_weights::hub::{Hub, HubModel};
+
+    let model = HubModel::parse(name).map_err(CliError::Usage)?;
+    let mut bars = crate::progress::Progress::new();
+    let found = Hub::from_env().fetch(&model, &mut |file, done, size| {
+        bars.bytes(file, done, size);
+    });
+    bars.finish_bar();
+    found.map_err(|e| CliError::Usage(e.to_string()))
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch(name: &str) -> Result<PathBuf> {
+    Err(CliError::Usage(format!(
+        "hf:{name}: this program was built without access to hubs; run `cargo xtask import`, or build \
+         it with --features hub"
+    )))
 }
 
 /// An import replaces nothing.

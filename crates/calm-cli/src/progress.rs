@@ -20,7 +20,7 @@ pub struct Progress {
     smoothed: Option<f64>,
     announced: Option<(&'static str, FetchState)>,
     /// The pass over the text that is shown.
-    pass: Option<&'static str>,
+    pass: Option<String>,
 }
 
 impl Progress {
@@ -240,11 +240,11 @@ impl Progress {
         }
     }
 
-    /// Shows how far into the text a pass over it is; off a terminal, that it has begun.
-    fn bytes(&mut self, what: &'static str, read: u64, total: u64) {
-        if self.pass != Some(what) {
+    /// Shows how far into a file, or into the text, a pass over it is; off a terminal, that it has begun.
+    pub fn bytes(&mut self, what: &str, read: u64, total: u64) {
+        if self.pass.as_deref() != Some(what) {
             self.finish_bar();
-            self.pass = Some(what);
+            self.pass = Some(what.to_owned());
             if self.terminal {
                 let tail = format!("{{bytes}}/{{total_bytes}}  {what}  {{eta_precise}} left");
                 self.bar = Some(bar(total, 0, &tail));

@@ -19,6 +19,8 @@ mod dtype;
 mod error;
 mod file;
 mod files;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod index;
 mod write;
 
