@@ -86,7 +86,6 @@ impl AutoencoderConfig {
         for (field, value) in [
             ("kl_weight", self.settings.kl_weight),
             ("kl_floor", self.settings.kl_floor),
-            ("norm_eps", self.settings.norm_eps),
         ] {
             ConfigError::range(
                 field,
@@ -95,7 +94,9 @@ impl AutoencoderConfig {
                 "0 <= x < inf",
             )?;
         }
-        Ok(())
+        let eps = self.settings.norm_eps;
+        let inside = eps > 0.0 && eps.is_finite();
+        ConfigError::range("norm_eps", eps, inside, "0 < eps < inf")
     }
 
     /// The autoencoder with fresh weights.

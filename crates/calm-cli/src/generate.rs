@@ -138,6 +138,9 @@ pub fn run(args: Args) -> Result<()> {
     let device = calm_lm::open_device(&args.device)?;
     let (checkpoint, _) = args.model.open()?;
     let checkpoint = checkpoint.with_weights(args.weights.numbers());
+    if matches!(checkpoint, AnyCheckpoint::Autoencoder(_)) {
+        return Err(no_language_model());
+    }
     let tokenizer = checkpoint.tokenizer()?;
     let prompts: Vec<Vec<u32>> = args
         .prompt

@@ -119,9 +119,9 @@ fn in_words(model: &AnyModel) -> String {
             "a CALM with {} head: K = {}, l = {}, V = {}, {} layers of width {}, {} parameters and \
              {} of the autoencoder",
             match c.head.kind {
-                calm_lm::HeadKind::Energy => "energy",
-                calm_lm::HeadKind::Flow => "flow-matching",
-                calm_lm::HeadKind::Diffusion => "diffusion",
+                calm_lm::HeadKind::Energy => "an energy",
+                calm_lm::HeadKind::Flow => "a flow-matching",
+                calm_lm::HeadKind::Diffusion => "a diffusion",
             },
             c.chunk_size,
             c.latent_size,

@@ -227,6 +227,44 @@ impl Tokenizer {
         calm_files::write_atomic(path, json.as_bytes()).map_err(Error::io("write", path))
     }
 
+    /// Writes `tokenizer.json` and a `tokenizer_config.json` as programs of others read them, older ones
+    /// too: merges as one text each, where since 2024 the library writes pairs.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tokenize`] where the library fails.
+    pub fn export(&self, directory: &Path) -> Result<()> {
+        let json = self.inner.to_string(false).map_err(failed("serialize"))?;
+        let mut json: serde_json::Value =
+            serde_json::from_str(&json).expect("the library writes JSON");
+        let merges = json.pointer_mut("/model/merges");
+        for merge in merges.and_then(|m| m.as_array_mut()).into_iter().flatten() {
+            let pair = merge.as_array().and_then(|pair| {
+                let [left, right] = &pair[..] else {
+                    return None;
+                };
+                let (left, right) = (left.as_str()?, right.as_str()?);
+                let told_apart = !left.contains(' ') && !right.contains(' ');
+                told_apart.then(|| format!("{left} {right}"))
+            });
+            if let Some(pair) = pair {
+                *merge = pair.into();
+            }
+        }
+        let write = |name: &str, json: &serde_json::Value| {
+            let path = directory.join(name);
+            let text = serde_json::to_string_pretty(json).expect("it was JSON");
+            calm_files::write_atomic(&path, text.as_bytes()).map_err(Error::io("write", &path))
+        };
+        write("tokenizer.json", &json)?;
+        let end = self.end_of_text_name();
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": end,
+            "eos_token": end,
+        });
+        write("tokenizer_config.json", &config)
+    }
+
     /// Token ids of `text`; no special tokens are added.
     ///
     /// # Errors
@@ -511,6 +549,19 @@ mod tests {
             Tokenizer::load(&path).unwrap().end_of_text(),
             SMALL.end_of_text()
         );
+    }
+
+    #[test]
+    fn what_is_exported_is_read_by_older_programs_and_by_this() {
+        let directory = tempfile::tempdir().unwrap();
+        SMALL.export(directory.path()).unwrap();
+        let json = fs::read_to_string(directory.path().join("tokenizer.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let merges = json["model"]["merges"].as_array().unwrap();
+        assert!(merges.len() > 50 && merges.iter().all(|merge| merge.is_string()));
+        let loaded = Tokenizer::load(directory.path()).unwrap();
+        assert_eq!(loaded.fingerprint(), SMALL.fingerprint());
+        assert_eq!(loaded.end_of_text(), SMALL.end_of_text());
     }
 
     #[test]

@@ -51,12 +51,8 @@ impl TransformerConfig {
         let (theta, eps) = (self.rope_theta, self.norm_eps);
         let inside = theta > 0.0 && theta.is_finite();
         ConfigError::range("rope_theta", theta, inside, "0 < theta < inf")?;
-        ConfigError::range(
-            "norm_eps",
-            eps,
-            eps >= 0.0 && eps.is_finite(),
-            "0 <= eps < inf",
-        )
+        let inside = eps > 0.0 && eps.is_finite();
+        ConfigError::range("norm_eps", eps, inside, "0 < eps < inf")
     }
 
     /// The transformer with fresh weights.

@@ -142,7 +142,7 @@ fn a_run_can_be_sampled_scored_and_reported() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let told: Vec<&str> = told.lines().collect();
     assert!(
-        matches!(told.as_slice(), [line, "10.0 draws a chunk"] if line.contains("language_model.bpk") && line.contains("step-000036")),
+        matches!(told.as_slice(), [line, rate, "10.0 draws a chunk"] if rate.contains("8 tokens: ") && line.contains("language_model.bpk") && line.contains("step-000036")),
         "{told:?}"
     );
     let alone = place.calm(&alone).output().unwrap();

@@ -4,6 +4,7 @@ mod bad_input;
 mod commands;
 mod compare;
 mod cost;
+mod released;
 mod signals;
 
 use std::path::{Path, PathBuf};

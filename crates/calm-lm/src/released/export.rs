@@ -18,7 +18,7 @@ use super::names::{
 };
 use crate::{AnyModel, CalmModel, Error, ModelConfig, Result};
 
-/// Writes `config.json` and `model.safetensors` (and `tokenizer.json`, where there is one) into
+/// Writes `config.json` and `model.safetensors` (and the tokenizer's two files, where there is one) into
 /// `directory`, and of a CALM its autoencoder into the directory `autoencoder` below it, which
 /// `ae_path` in config.json names: the released class opens it always. A tensor stands under each of
 /// its names. One tensor at a time is made.
@@ -193,7 +193,7 @@ fn write(
     );
     // The weights last: without them nothing loads.
     if let Some(tokenizer) = tokenizer {
-        tokenizer.save(&directory.join("tokenizer.json"))?;
+        tokenizer.export(directory)?;
     }
     let path = directory.join("config.json");
     let text = serde_json::to_string_pretty(&json).expect("numbers and words have a JSON form");

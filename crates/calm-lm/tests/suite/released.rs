@@ -400,6 +400,12 @@ fn contradictions_are_refused_with_the_reason() {
             "rope_scaling",
         ),
         ("token-tied", "head_dim", 64.into(), "head_dim"),
+        // Found by fuzzing: Burn's norm panics at 0.
+        ("token-tied", "rms_norm_eps", 0.0.into(), "norm_eps"),
+        ("autoencoder-k4", "rms_norm_eps", 0.0.into(), "norm_eps"),
+        ("token-tied", "rope_theta", (-1.0).into(), "rope_theta"),
+        ("energy-k4", "beta", 3.0.into(), "alpha"),
+        ("energy-k4", "num_samples", 1.into(), "samples"),
         ("token-tied", "max_position_embeddings", 0.into(), "window"),
         (
             "autoencoder-k4",
