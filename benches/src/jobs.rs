@@ -10,11 +10,12 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenGenerator, TokenModelConfig, TokenSampler};
 use calm_likelihood_free::{BatchSampler, Rollout, brier_at};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind, GenerateOptions,
-    Generator, HeadSettings, LocalDecoderSettings, ModelConfig, Objective,
+    AnyModel, AutoencoderSettings, CalmModel, CalmRollout, CompressorKind, DecoderKind,
+    GenerateOptions, Generator, HeadSettings, LocalDecoderSettings, ModelConfig, Objective,
+    WeightNumbers,
 };
 use calm_nn::{HostDraws, Limits, TransformerConfig, chunk_tensor};
-use calm_train::{OptimConfig, adamw, clip_by_global_norm};
+use calm_train::{OptimConfig, Precision, adamw, clip_by_global_norm};
 
 use crate::{lively, tokens};
 
@@ -33,13 +34,15 @@ pub struct Job {
     /// Matrix-product FLOPs per token: forward, three times for what is trained; attention at half
     /// the square; `None` where the work per token depends on what is drawn.
     pub flops_per_token: Option<f64>,
-    make: fn(&Device) -> Box<dyn FnMut() + Send>,
+    /// Whether bf16 is what its weights are kept in, on any machine, instead of how its products round.
+    pub keeps_weights: bool,
+    make: fn(&Device, Precision) -> Box<dyn FnMut() + Send>,
 }
 
 impl Job {
     /// Builds the job's model on `device`; each call of the result is one run.
-    pub fn make(&self, device: &Device) -> Box<dyn FnMut() + Send> {
-        (self.make)(device)
+    pub fn make(&self, device: &Device, precision: Precision) -> Box<dyn FnMut() + Send> {
+        (self.make)(device, precision)
     }
 }
 
@@ -56,31 +59,32 @@ pub fn all() -> Vec<Job> {
         name,
         tokens,
         flops_per_token,
+        keeps_weights: str::contains(name, "gen"),
         make,
     };
     let token = |window: usize| Some(token_config(window).train_flops(window / 2));
     vec![
-        job("ae-train-2048", 2048, Some(ae), |d| autoencoder(d, 512)),
-        job("ae-train-8192", 8192, Some(ae), |d| autoencoder(d, 2048)),
+        job("ae-train-2048", 2048, Some(ae), |d, _| autoencoder(d, 512)),
+        job("ae-train-8192", 8192, Some(ae), |d, _| autoencoder(d, 2048)),
         job(
             "calm-train",
             4096,
             Some(calm.language_model_train_flops(calm.steps() / 2)),
-            |d| language_model(&calm_config(1024), d, 4),
+            |d, _| language_model(&calm_config(1024), d, 4),
         ),
-        job("ar-train-4x1024", 4096, token(1024), |d| {
+        job("ar-train-4x1024", 4096, token(1024), |d, _| {
             token_model(d, 4, 1024)
         }),
-        job("ar-train-16x256", 4096, token(256), |d| {
+        job("ar-train-16x256", 4096, token(256), |d, _| {
             token_model(d, 16, 256)
         }),
         job(
             "calm-gen",
             NEW,
             Some(calm.inference_flops((PROMPT + NEW / 2) / 4)),
-            |d| generation(d, 1),
+            |d, p| generation(d, 1, p),
         ),
-        job("calm-gen-cold", NEW, None, |d| generation(d, 2)),
+        job("calm-gen-cold", NEW, None, |d, p| generation(d, 2, p)),
         job(
             "ar-gen",
             NEW,
@@ -88,7 +92,7 @@ pub fn all() -> Vec<Job> {
             token_generation,
         ),
         // Draws that agree with nothing are decoded no further.
-        job("eval", 1024, None, evaluation),
+        job("eval", 1024, None, |d, _| evaluation(d)),
     ]
 }
 
@@ -229,10 +233,21 @@ fn token_model(device: &Device, windows: usize, window: usize) -> Box<dyn FnMut(
     )
 }
 
+/// What weights are kept in where products are in this precision.
+fn weights(precision: Precision) -> WeightNumbers {
+    match precision {
+        Precision::F32 => WeightNumbers::F32,
+        Precision::Bf16 => WeightNumbers::Bf16,
+    }
+}
+
 /// 256 tokens after a prompt of 64 at temperature 1/n.
-fn generation(device: &Device, n: u32) -> Box<dyn FnMut() + Send> {
+fn generation(device: &Device, n: u32, precision: Precision) -> Box<dyn FnMut() + Send> {
     let (config, device) = (calm_config(1024), device.clone());
-    let model = lively(&config, &device);
+    let model = AnyModel::Calm(config, lively(&calm_config(1024), &device));
+    let AnyModel::Calm(config, model) = model.with_weights(weights(precision)) else {
+        unreachable!("a CALM stays one");
+    };
     let prompts = [tokens(PROMPT, VOCAB)];
     let sampler = BatchSampler::new(1.0 / f64::from(n), POOL as usize).expect("1/n");
     // No id of the vocabulary ends the text early.
@@ -251,9 +266,12 @@ fn generation(device: &Device, n: u32) -> Box<dyn FnMut() + Send> {
     })
 }
 
-fn token_generation(device: &Device) -> Box<dyn FnMut() + Send> {
+fn token_generation(device: &Device, precision: Precision) -> Box<dyn FnMut() + Send> {
     let (config, device) = (token_config(1024), device.clone());
-    let model = config.init(1, &device);
+    let model = AnyModel::TokenModel(token_config(1024), config.init(1, &device));
+    let AnyModel::TokenModel(config, model) = model.with_weights(weights(precision)) else {
+        unreachable!("a token model stays one");
+    };
     let prompts = [tokens(PROMPT, VOCAB)];
     let sampler = TokenSampler::new(1.0, None, None).expect("temperature 1");
     let limits = Limits {

@@ -20,7 +20,7 @@ pub struct Timing {
     pub seconds: f64,
     /// Threads computing.
     pub threads: usize,
-    /// `f32` or `bf16`: how matrix products round.
+    /// `f32` or `bf16`: how matrix products round, or in generation what weights are kept in.
     pub dtype: String,
     /// Largest resident memory of the process.
     pub peak_rss_bytes: Option<u64>,
@@ -35,7 +35,7 @@ pub struct Timing {
 /// Runs `job` for about `seconds`, after two runs that don't count.
 pub fn time(job: &Job, device: &Device, precision: Precision, seconds: f64) -> Timing {
     let start_rss_bytes = calm_train::peak_rss_bytes();
-    let mut make = job.make(device);
+    let mut make = job.make(device, precision);
     let mut run = || with_matmul_precision(precision.of_products(), &mut make);
     run();
     run();
@@ -55,7 +55,10 @@ pub fn time(job: &Job, device: &Device, precision: Precision, seconds: f64) -> T
         tokens_per_s,
         seconds,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        dtype: precision.on(device).name().to_owned(),
+        dtype: match job.keeps_weights {
+            true => precision.name().to_owned(),
+            false => precision.on(device).name().to_owned(),
+        },
         peak_rss_bytes,
         start_rss_bytes,
         matmul_peak,

@@ -9,10 +9,12 @@ use calm_baseline::{TokenGenerator, TokenModel, TokenModelConfig, TokenSampler, 
 use calm_kernels::{Projection, cross_entropy};
 use calm_likelihood_free::{BatchSampler, GenerativeHead, energy_score};
 use calm_lm::{
-    AutoencoderSettings, CalmModel, CompressorKind, DecoderKind, GenerateOptions, Generator,
-    HeadSettings, LocalDecoderSettings, LocalModel, ModelConfig, Objective, open_device,
+    AnyModel, AutoencoderSettings, BaselineCheckpoint, CalmModel, Checkpoint, CompressorKind,
+    DecoderKind, GenerateOptions, Generator, HeadSettings, Kind, LocalDecoderSettings, LocalModel,
+    ModelConfig, Objective, TraceInputs, WeightNumbers, checkpoint_kind, open_device, trace,
 };
 use calm_nn::{HostDraws, Init, Limits, NextToken, RandomStream, TransformerConfig, chunk_tensor};
+use calm_weights::{TensorFiles, write_safetensors};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -306,5 +308,56 @@ fn agree([(flex, flex_brier), (other, other_brier)]: [(Vec<TensorData>, TensorDa
     {
         let room = if i % 4 == 0 { 1e-4 } else { 0.02 };
         assert!((a - b).abs() < room, "score {i}: {a} and {b}");
+    }
+}
+
+/// What was released in bf16 and in f32, and a model of ours rounded to bf16, computes on the device
+/// what it computes on the CPU.
+#[test]
+fn imported_models_trace_alike() {
+    let released = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/released");
+    for (case, numbers) in [
+        ("token-untied", WeightNumbers::Stored),
+        ("energy-k4", WeightNumbers::Stored),
+        ("energy-k4", WeightNumbers::Bf16),
+        ("flow-k4", WeightNumbers::F32),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("checkpoint");
+        let model = AnyModel::import(&released.join(case), None, &Device::flex()).unwrap();
+        model.writer(&directory, None).unwrap().finish().unwrap();
+        let inputs = TensorFiles::open(&released.join(case).join("inputs.safetensors")).unwrap();
+        let traced = |device: &Device| {
+            let model = match checkpoint_kind(&directory).unwrap() {
+                Kind::TokenModel => {
+                    let c = BaselineCheckpoint::open(&directory)
+                        .unwrap()
+                        .with_weights(numbers);
+                    AnyModel::TokenModel(c.config().clone(), c.load(device).unwrap())
+                }
+                _ => {
+                    let c = Checkpoint::open(&directory).unwrap().with_weights(numbers);
+                    AnyModel::Calm(c.config().clone(), c.load(device).unwrap())
+                }
+            };
+            let outputs = trace(&model, &TraceInputs::new(&inputs, device), None).unwrap();
+            let path = place.path().join("outputs.safetensors");
+            write_safetensors(&path, &[], outputs).unwrap();
+            let outputs = TensorFiles::open(&path).unwrap();
+            let outputs = outputs
+                .iter()
+                .map(|(name, tensor)| (name.to_owned(), tensor.floats().unwrap()));
+            outputs.collect::<Vec<_>>()
+        };
+        let [cpu, other] = devices().map(|device| traced(&device));
+        for ((name, expected), (_, found)) in cpu.iter().zip(&other) {
+            for (found, expected) in found.iter().zip(expected) {
+                let error = (found - expected).abs();
+                assert!(
+                    error <= 1e-4 * expected.abs() + 2e-5,
+                    "{case} {name}: {found}, {expected}"
+                );
+            }
+        }
     }
 }

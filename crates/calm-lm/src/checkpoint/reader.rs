@@ -171,7 +171,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
         read_json(&self.path(name))
     }
 
-    fn load_weights<M: Module>(&self, name: &str, fresh: M) -> Result<M> {
+    fn load_weights<M: Module>(&self, name: &str, fresh: M, device: &Device) -> Result<M> {
         let path = self.path(name);
         if !path.is_file() {
             let missing = name.to_owned();
@@ -180,7 +180,7 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
                 missing,
             });
         }
-        weights::load(&path, fresh, self.numbers)
+        weights::load(&path, fresh, self.numbers, device)
     }
 }
 
@@ -194,7 +194,7 @@ impl Checkpoint {
             .config
             .autoencoder()
             .init(&mut calm_nn::Init::unloaded(device));
-        self.load_weights(AUTOENCODER, fresh)
+        self.load_weights(AUTOENCODER, fresh, device)
     }
 
     /// The language model on `device`, without what only training needs.
@@ -205,9 +205,9 @@ impl Checkpoint {
         let fresh = self.config.unloaded_language_model(device);
         let (backbone, head) = (fresh.backbone.clone(), fresh.head.clone());
         let (backbone, head) = match head {
-            Head::Energy(head) => self.load_stored(backbone, head, Head::Energy),
-            Head::Flow(head) => self.load_stored(backbone, head, Head::Flow),
-            Head::Diffusion(head) => self.load_stored(backbone, head, Head::Diffusion),
+            Head::Energy(head) => self.load_stored(backbone, head, Head::Energy, device),
+            Head::Flow(head) => self.load_stored(backbone, head, Head::Flow, device),
+            Head::Diffusion(head) => self.load_stored(backbone, head, Head::Diffusion, device),
         }?;
         Ok(LanguageModel {
             backbone,
@@ -221,9 +221,10 @@ impl Checkpoint {
         backbone: Backbone,
         head: H,
         kind: impl FnOnce(H) -> Head,
+        device: &Device,
     ) -> Result<(Backbone, Head)> {
         let Stored { backbone, head } =
-            self.load_weights(LANGUAGE_MODEL, Stored { backbone, head })?;
+            self.load_weights(LANGUAGE_MODEL, Stored { backbone, head }, device)?;
         Ok((backbone, kind(head)))
     }
 
@@ -235,7 +236,7 @@ impl Checkpoint {
         let model = self.load_language_model(device)?;
         let auxiliary = self.config.auxiliary().map(|config| {
             let fresh = config.init(&mut calm_nn::Init::unloaded(device));
-            self.load_weights(AUXILIARY, fresh)
+            self.load_weights(AUXILIARY, fresh, device)
         });
         let auxiliary = auxiliary.transpose()?;
         Ok(LanguageModel { auxiliary, ..model })
@@ -246,7 +247,7 @@ impl Checkpoint {
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load_local(&self, device: &Device) -> Result<LocalModel> {
-        self.load_weights(LOCAL_MODEL, self.config.unloaded_local(device))
+        self.load_weights(LOCAL_MODEL, self.config.unloaded_local(device), device)
     }
 
     /// The whole model on `device`.
@@ -268,7 +269,7 @@ impl AutoencoderCheckpoint {
     /// Where the weights are missing or don't fit the configuration.
     pub fn load(&self, device: &Device) -> Result<ChunkAutoencoder> {
         let fresh = self.config.init(&mut calm_nn::Init::unloaded(device));
-        self.load_weights(AUTOENCODER, fresh)
+        self.load_weights(AUTOENCODER, fresh, device)
     }
 }
 
@@ -278,7 +279,7 @@ impl BaselineCheckpoint {
     /// # Errors
     /// Where the weights are missing or don't fit the configuration.
     pub fn load(&self, device: &Device) -> Result<TokenModel> {
-        self.load_weights(TOKEN_MODEL, self.config.unloaded(device))
+        self.load_weights(TOKEN_MODEL, self.config.unloaded(device), device)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
-use burn::tensor::{AllocationProperty, Bytes, DType, Tensor};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
+use half::bf16;
 use memmap2::Mmap;
 
 use crate::{Error, Result};
@@ -79,7 +80,12 @@ pub enum WeightNumbers {
 ///
 /// # Errors
 /// Where the file can't be read, or its tensors are not those of `fresh`.
-pub(super) fn load<M: Module>(path: &Path, fresh: M, numbers: WeightNumbers) -> Result<M> {
+pub(super) fn load<M: Module>(
+    path: &Path,
+    fresh: M,
+    numbers: WeightNumbers,
+    device: &Device,
+) -> Result<M> {
     let weights = |detail: String| Error::Weights {
         path: path.to_owned(),
         detail,
@@ -96,7 +102,11 @@ pub(super) fn load<M: Module>(path: &Path, fresh: M, numbers: WeightNumbers) -> 
             ModuleRecord::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File))
         }
     };
-    let record = record.map_err(|e| weights(e.to_string()))?;
+    let mut record = record.map_err(|e| weights(e.to_string()))?;
+    if !calm_kernels::reads_bf16_weights(device) {
+        // Which may not even hold them.
+        record = record.cast_to_module_dtype();
+    }
     let loaded = fresh
         .try_load_record(record)
         .map_err(|e| weights(e.to_string()))?;
@@ -141,9 +151,11 @@ impl ModuleMapper for Convert {
             WeightNumbers::Verbatim => param,
             WeightNumbers::Stored if weight && on_cpu => param,
             WeightNumbers::Bf16 if weight && on_cpu => cast(param, DType::BF16),
-            WeightNumbers::Bf16 if weight => {
-                param.map(|tensor| tensor.cast(DType::BF16).cast(DType::F32))
-            }
+            WeightNumbers::Bf16 if weight => param.map(|tensor| {
+                let device = tensor.device();
+                let rounded = tensor.into_data().convert::<bf16>().convert::<f32>();
+                Tensor::from_data(rounded, (&device, DType::F32))
+            }),
             _ => cast(param, DType::F32),
         }
     }
