@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use calm_lm::{WeightNumbers, open_device};
+use calm_lm::{TokenIds, WeightNumbers, open_device};
 
 use crate::error::Result;
-use crate::import::refuse_what_is_there;
+use crate::import::{TOKEN_IDS, refuse_what_is_there};
 use crate::model::ModelArgs;
 use crate::output::print;
 
@@ -24,7 +24,11 @@ pub fn run(args: Args) -> Result<()> {
     let checkpoint = checkpoint.with_weights(WeightNumbers::Verbatim);
     let model = checkpoint.load(&open_device("flex")?)?;
     let tokenizer = checkpoint.tokenizer().ok();
-    model.export(tokenizer, &args.out)?;
+    let ids = match checkpoint.path(TOKEN_IDS).is_file() {
+        true => checkpoint.read_json(TOKEN_IDS)?,
+        false => TokenIds::default(),
+    };
+    model.export(tokenizer, ids, &args.out)?;
     let beside = match args.out.join("autoencoder").is_dir() {
         true => " and autoencoder/, which config.json names by its full path",
         false => "",

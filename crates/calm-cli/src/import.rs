@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use calm_data::Tokenizer;
-use calm_lm::{AnyModel, open_device};
+use calm_lm::{AnyModel, ReleasedConfig, open_device};
 use calm_nn::Cost;
 
 use crate::error::{CliError, Result};
-use crate::output::print;
+use crate::output::{print, tell};
+
+/// Where a checkpoint keeps the ids that the released configuration named, for its export.
+pub const TOKEN_IDS: &str = "token_ids.json";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,18 +37,31 @@ pub fn run(args: Args) -> Result<()> {
     let source = directory(&args.source)?;
     let autoencoder = args.autoencoder.as_deref().map(directory).transpose()?;
     let start = Instant::now();
-    let tokenizer = args.tokenizer.or_else(|| {
-        let own = source.join("tokenizer.json");
-        own.is_file().then_some(own)
-    });
-    let tokenizer = tokenizer.map(|path| Tokenizer::load(&path)).transpose()?;
+    let ids = ReleasedConfig::read(&source)?.token_ids();
+    let own = source.join("tokenizer.json");
+    let (path, asked) = match args.tokenizer {
+        Some(path) => (Some(path), true),
+        None => (own.is_file().then_some(own), false),
+    };
+    // One that was asked for must fit; without the source's own the model is of use too.
+    let usable = |tokenizer: calm_data::Result<Tokenizer>| match tokenizer {
+        Err(error) if !asked => {
+            tell(&format!("{error}; importing without it"));
+            Ok(None)
+        }
+        tokenizer => tokenizer.map(Some),
+    };
+    let tokenizer = path.map(|path| usable(Tokenizer::load_with_end(&path, ids.eos)));
+    let tokenizer = tokenizer.transpose()?.flatten();
     // Files are read and written on the CPU, whatever the model runs on later.
     let device = open_device("flex")?;
     let model = AnyModel::import(&source, autoencoder.as_deref(), &device)?;
-    let fits = tokenizer.map(|tokenizer| tokenizer.for_vocabulary(model.vocab_size()));
-    let tokenizer = fits.transpose()?;
+    let fits = tokenizer.map(|tokenizer| usable(tokenizer.for_vocabulary(model.vocab_size())));
+    let tokenizer = fits.transpose()?.flatten();
     let words = in_words(&model);
-    model.writer(&args.out, tokenizer.as_ref())?.finish()?;
+    let writer = model.writer(&args.out, tokenizer.as_ref())?;
+    writer.write_json(TOKEN_IDS, &ids)?;
+    writer.finish()?;
     let tokens = match &tokenizer {
         Some(_) => "",
         None => "no tokenizer came with it: --tokenizer FILE names one to generate and eval\n",

@@ -104,6 +104,20 @@ impl AnyCheckpoint {
         }?)
     }
 
+    /// A file of the checkpoint.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Reads a JSON file of the checkpoint.
+    pub fn read_json<T: for<'de> serde::Deserialize<'de>>(&self, name: &str) -> Result<T> {
+        Ok(match self {
+            Self::Calm(checkpoint) => checkpoint.read_json(name),
+            Self::Baseline(checkpoint) => checkpoint.read_json(name),
+            Self::Autoencoder(checkpoint) => checkpoint.read_json(name),
+        }?)
+    }
+
     /// The same, with weights kept in `numbers` once they are loaded.
     pub fn with_weights(self, numbers: WeightNumbers) -> Self {
         match self {

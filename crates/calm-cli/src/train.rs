@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use calm_data::CacheDir;
 use calm_lm::{DEVICE_FORMS, Kind, checkpoint_kind};
-use calm_records::{Host, RunDir, RunInfo, utc_now};
+use calm_records::{Host, RunDir, RunInfo, Stage, utc_now};
 use calm_report::format;
 use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
 use clap::ValueEnum;
@@ -38,8 +38,8 @@ pub struct Args {
     /// text, split, tokenizer and sizes.
     #[arg(long, value_name = "DIR")]
     autoencoder: Option<String>,
-    /// Train a model further, on this text: of a run or a checkpoint directory, such as an import. It
-    /// brings its sizes and its tokenizer, and keeps its autoencoder; the optimizer starts fresh.
+    /// Train a model further, on this text: of a checkpoint directory, such as an import, or the newest
+    /// of a run (its language model; where it has none its token model). It brings its sizes and its tokenizer, and keeps its autoencoder; the optimizer starts fresh.
     #[arg(long, value_name = "DIR", conflicts_with = "autoencoder")]
     init: Option<String>,
     /// The run directory [default: runs/NAME with the name of the preset].
@@ -163,7 +163,10 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Whether a model to be trained further is a token model.
 fn trains_baseline(init: &str) -> bool {
-    matches!(checkpoint_kind(init.as_ref()), Ok(Kind::TokenModel))
+    match RunDir::open(init) {
+        Ok(run) => !run.checkpoints(Stage::Lm).is_dir(),
+        Err(_) => matches!(checkpoint_kind(init.as_ref()), Ok(Kind::TokenModel)),
+    }
 }
 
 /// The headline figures, one a line.

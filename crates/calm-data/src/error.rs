@@ -145,7 +145,10 @@ pub enum Error {
         vocab_size: usize,
     },
     /// A tokenizer with more tokens than the model that it is for.
-    #[error("the tokenizer has {tokenizer} tokens and the model {model}: it is another model's")]
+    #[error(
+        "the tokenizer has {tokenizer} tokens and the model {model}: it is another model's (name its \
+         own with --tokenizer)"
+    )]
     VocabTooLarge {
         /// Tokens of the tokenizer.
         tokenizer: usize,

@@ -128,6 +128,15 @@ impl Tokenizer {
     /// [`Error::Io`], [`Error::BadTokenizer`] where a file does not parse or the two contradict each
     /// other, [`Error::NoEndOfText`].
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_with_end(path, None)
+    }
+
+    /// The same with the id that ends a text where no `tokenizer_config.json` says it: of a released
+    /// model, whose config.json does.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn load_with_end(path: &Path, end_of_text: Option<u32>) -> Result<Self> {
         let path = match path.is_dir() {
             true => &path.join("tokenizer.json"),
             false => path,
@@ -142,14 +151,14 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(library)?;
         inner.with_padding(None);
         let special = SpecialTokens::beside(path)?;
-        for (text, id, is_special) in special.added() {
-            if inner.token_to_id(text).is_none() {
-                let token = AddedToken::from(text, is_special);
-                match is_special {
-                    true => inner.add_special_tokens(&[token]),
-                    false => inner.add_tokens(&[token]),
-                };
-            }
+        // Together: the library prepares its search anew at each call.
+        let new = special
+            .added()
+            .filter(|(text, ..)| inner.token_to_id(text).is_none());
+        let new = new.map(|(text, _, is_special)| AddedToken::from(text, is_special));
+        let new: Vec<_> = new.collect();
+        inner.add_tokens(&new);
+        for (text, id, _) in special.added() {
             if inner.token_to_id(text) != Some(id) {
                 let reason =
                     format!("tokenizer_config.json gives {text:?} the id {id}, which is not its");
@@ -167,10 +176,13 @@ impl Tokenizer {
                     "tokenizer_config.json ends texts with {name:?}, which is no token"
                 ))
             })?,
-            None => known().ok_or_else(|| Error::NoEndOfText {
-                path: path.to_path_buf(),
-                expected: END_OF_TEXT_NAMES.join(", "),
-            })?,
+            None => end_of_text
+                .filter(|&id| inner.id_to_token(id).is_some())
+                .or_else(known)
+                .ok_or_else(|| Error::NoEndOfText {
+                    path: path.to_path_buf(),
+                    expected: END_OF_TEXT_NAMES.join(", "),
+                })?,
         };
         Self::finish(inner, end_of_text)
     }
@@ -199,12 +211,18 @@ impl Tokenizer {
     }
 
     /// The same for a model with a vocabulary that may be larger: ids which are no token of this one
-    /// have no text.
+    /// have no text. Special tokens beyond the model's, such as an added padding, are never met, because
+    /// no text becomes one.
     ///
     /// # Errors
-    /// [`Error::VocabTooLarge`] where the model's is smaller.
+    /// [`Error::VocabTooLarge`] where text may become a token that the model lacks, or ends with one.
     pub fn for_vocabulary(mut self, vocab_size: usize) -> Result<Self> {
-        if vocab_size < self.vocab_size {
+        let special = self.inner.get_added_tokens_decoder();
+        let is_special = |id: u32| special.get(&id).is_some_and(|token| token.special);
+        let lacks = |id: u32| id as usize >= vocab_size && !is_special(id);
+        let vocabulary = self.inner.get_vocab(true);
+        let beyond = vocab_size < self.vocab_size && vocabulary.into_values().any(lacks);
+        if beyond || self.end_of_text as usize >= vocab_size {
             return Err(Error::VocabTooLarge {
                 tokenizer: self.vocab_size,
                 model: vocab_size,
@@ -236,18 +254,21 @@ impl Tokenizer {
         let json = self.inner.to_string(false).map_err(failed("serialize"))?;
         let mut json: serde_json::Value =
             serde_json::from_str(&json).expect("the library writes JSON");
-        let merges = json.pointer_mut("/model/merges");
-        for merge in merges.and_then(|m| m.as_array_mut()).into_iter().flatten() {
-            let pair = merge.as_array().and_then(|pair| {
-                let [left, right] = &pair[..] else {
+        if let Some(merges) = json.pointer_mut("/model/merges") {
+            let old = |merge: &serde_json::Value| {
+                let [left, right] = &merge.as_array()?[..] else {
                     return None;
                 };
                 let (left, right) = (left.as_str()?, right.as_str()?);
                 let told_apart = !left.contains(' ') && !right.contains(' ');
-                told_apart.then(|| format!("{left} {right}"))
-            });
-            if let Some(pair) = pair {
-                *merge = pair.into();
+                told_apart.then(|| serde_json::Value::from(format!("{left} {right}")))
+            };
+            // All or none: a list of both forms is read by nobody.
+            let all = merges
+                .as_array()
+                .and_then(|merges| merges.iter().map(old).collect());
+            if let Some(all) = all {
+                *merges = serde_json::Value::Array(all);
             }
         }
         let write = |name: &str, json: &serde_json::Value| {
@@ -338,9 +359,16 @@ fn failed(action: &'static str) -> impl FnOnce(tokenizers::Error) -> Error {
     }
 }
 
-/// Library messages may span lines; ours never do.
+/// Messages of the library, and what files put into ours, may span lines or be of any length; ours are
+/// lines, without what a terminal would obey.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    const LONGEST: usize = 400;
+    let words: Vec<_> = message.split_whitespace().collect();
+    let plain = words.join(" ").replace(char::is_control, " ");
+    match plain.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}..", &plain[..end]),
+        None => plain,
+    }
 }
 
 #[cfg(test)]
@@ -493,6 +521,9 @@ mod tests {
             assert_eq!(loaded.end_of_text(), SMALL.end_of_text());
         }
         fs::write(&path, json.replace(END_OF_TEXT, "<stop>")).unwrap();
+        let end = SMALL.end_of_text();
+        let told = Tokenizer::load_with_end(&path, Some(end)).unwrap();
+        assert_eq!(told.end_of_text(), end);
         let error = Tokenizer::load(&path).unwrap_err();
         assert!(matches!(error, Error::NoEndOfText { .. }), "{error}");
         assert!(error.to_string().contains("<|end_of_text|>"), "{error}");
@@ -570,6 +601,19 @@ mod tests {
         let larger = SMALL.clone().for_vocabulary(size + 1).unwrap();
         assert_eq!(larger.decode(&[size as u32]).unwrap(), "");
         assert_eq!(larger.vocab_size(), size + 1);
+        // A padding that the model was not made larger for.
+        let mut padded = SMALL.inner.clone();
+        padded.add_special_tokens(&[AddedToken::from("[PAD]", true)]);
+        let padded = Tokenizer::finish(padded, SMALL.end_of_text()).unwrap();
+        assert_eq!(padded.vocab_size(), size + 1);
+        let fitting = padded.for_vocabulary(size).unwrap();
+        assert!(
+            fitting
+                .encode("[PAD] sea")
+                .unwrap()
+                .iter()
+                .all(|&id| (id as usize) < size)
+        );
         let error = SMALL.clone().for_vocabulary(size - 1).unwrap_err();
         assert!(matches!(error, Error::VocabTooLarge { .. }), "{error}");
     }

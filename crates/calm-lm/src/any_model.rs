@@ -8,7 +8,7 @@ use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::Tokenizer;
 
 use crate::checkpoint::kept_in;
-use crate::{CalmModel, CheckpointWriter, ModelConfig, Result, WeightNumbers};
+use crate::{CalmModel, CheckpointWriter, ModelConfig, Result, TokenIds, WeightNumbers};
 
 /// A model and its configuration, of one of the kinds that are imported, exported and traced.
 #[derive(Debug)]
@@ -46,8 +46,13 @@ impl AnyModel {
     ///
     /// # Errors
     /// Of that.
-    pub fn export(&self, tokenizer: Option<&Tokenizer>, directory: &Path) -> Result<()> {
-        crate::released::export(self, tokenizer, directory)
+    pub fn export(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        ids: TokenIds,
+        directory: &Path,
+    ) -> Result<()> {
+        crate::released::export(self, tokenizer, ids, directory)
     }
 
     /// The writer of a checkpoint in `target` with the weights already inside. What is written is let go.

@@ -53,6 +53,6 @@ pub use generate::{ChunkSampler, GenerateOptions, Generator, Spent};
 pub use local::{LocalModel, LocalModelBranches, LocalModelCache};
 pub use model::{CalmModel, LanguageModel};
 pub use objective::{DecodedDraws, Objective};
-pub use released::ReleasedConfig;
+pub use released::{ReleasedConfig, TokenIds};
 pub use rollout::CalmRollout;
 pub use trace::{TraceInputs, trace};

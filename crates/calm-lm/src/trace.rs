@@ -10,7 +10,7 @@ use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
 use calm_likelihood_free::{DiffusionDraws, DiffusionLoss, FlowDraws, Head, Solver, energy_score};
 use calm_nn::Posterior;
-use calm_weights::{TensorFiles, TensorToWrite};
+use calm_weights::{TensorFiles, TensorToWrite, printable};
 
 use crate::{AnyModel, CalmModel, Error, ModelConfig, Result};
 
@@ -49,10 +49,11 @@ impl<'a> TraceInputs<'a> {
     }
 
     /// What no part of the model asked for.
-    pub fn unused(&self) -> Vec<&'a str> {
+    pub fn unused(&self) -> Vec<String> {
         let used = self.used.borrow();
         let names = self.files.iter().map(|(name, _)| name);
-        names.filter(|&name| !used.contains(name)).collect()
+        let unused = names.filter(|&name| !used.contains(name));
+        unused.map(printable).collect()
     }
 
     fn get<const D: usize>(
@@ -131,7 +132,7 @@ impl<'a> TraceInputs<'a> {
     }
 
     fn refused(&self, detail: String) -> Error {
-        let path = self.files.path().to_owned();
+        let (path, detail) = (self.files.path().to_owned(), printable(&detail));
         Error::TraceInput { path, detail }
     }
 
@@ -314,6 +315,13 @@ fn calm(
         Head::Flow(head) => {
             let m = of_targets.unwrap_or(0);
             let times = inputs.of_shape("t", [m, p])?;
+            if let Some(times) = &times {
+                let inside = |t: f32| (0.0..1.0).contains(&t);
+                let outside = times.clone().into_data().iter().find(|&t| !inside(t));
+                if let Some(outside) = outside {
+                    return Err(inputs.refused(format!("t: {outside} is no time in [0, 1)")));
+                }
+            }
             let start = inputs.of_shape("x0", [m, p, l])?;
             let errors = match (targets, times, start) {
                 (Some(targets), Some(times), Some(noise)) => {
@@ -441,14 +449,19 @@ fn positions(
         (None, Some((hidden, ..))) => hidden.dims()[0],
         (None, None) => return Ok(None),
     };
-    // Conditions of other positions than the tokens': these say nothing of targets.
-    let matching = predicted.filter(|(hidden, ..)| hidden.dims()[0] == p);
+    if let Some((hidden, ..)) = &predicted
+        && hidden.dims()[0] != p
+    {
+        let of_tokens = hidden.dims()[0];
+        let detail = format!("head_condition is of {p} positions, input_ids of {of_tokens}");
+        return Err(inputs.refused(detail));
+    }
     let target = inputs.of_shape("target", [0, p, l])?;
-    let noise = match (&target, &matching) {
+    let noise = match (&target, &predicted) {
         (None, Some(_)) => inputs.of_shape("posterior_noise", [0, p, l])?,
         _ => None,
     };
-    let (hidden, tokens, posterior) = match matching {
+    let (hidden, tokens, posterior) = match predicted {
         Some((hidden, tokens, posterior)) => (Some(hidden), Some(tokens), Some(posterior)),
         None => (None, None, None),
     };
@@ -484,7 +497,17 @@ impl TraceInputs<'_> {
     /// The rows of `[batch * predicted]` that count; `None` where none does.
     fn counted(&self, batch: usize, predicted: usize) -> Result<Option<Tensor<1, Int>>> {
         let all = batch * predicted;
-        let rows: Vec<i64> = match self.integers::<2>("target_mask")? {
+        let mask = self.get::<2>("target_mask")?.map(|(mask, shape)| {
+            let whole = mask.integers().or_else(|error| {
+                // 0 and 1 may be floating-point numbers.
+                let floats = mask.floats()?;
+                let only = floats.iter().all(|&x| x == 0.0 || x == 1.0);
+                let whole = floats.iter().map(|&x| x as i64).collect();
+                only.then_some(whole).ok_or(error)
+            });
+            whole.map(|whole| (whole, shape))
+        });
+        let rows: Vec<i64> = match mask.transpose()? {
             None => (0..all as i64).collect(),
             Some((mask, shape)) if shape == [batch, predicted] => (0..)
                 .zip(mask)

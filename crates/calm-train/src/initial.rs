@@ -6,15 +6,19 @@ use burn::tensor::Device;
 use calm_baseline::TokenModelConfig;
 use calm_data::{TokenStore, Tokenizer};
 use calm_lm::{
-    BaselineCheckpoint, Checkpoint, CheckpointOf, CheckpointWriter, Kind, LanguageModel,
-    checkpoint_kind,
+    BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter, Kind,
+    LanguageModel, checkpoint_kind,
 };
 use calm_nn::{Init, mix};
 use calm_records::{RunDir, Stage};
 use toml::{Table, Value};
 
 use crate::config::{Experiment, Stages};
-use crate::state::{STATE, TrainState, language_model_checkpoint, publish};
+use crate::event::{Event, Observer};
+use crate::preset::{flatten, value_at};
+use crate::state::{
+    Newest, STATE, TrainState, baseline_checkpoint, language_model_checkpoint, publish,
+};
 use crate::{Error, Result, data};
 
 /// A checkpoint whose model is trained further: a CALM, one with a local decoder, or a token model.
@@ -26,17 +30,17 @@ pub(crate) enum Initial {
 
 /// Keys of `[model]` that say how a model is trained, not what it is.
 const OF_TRAINING: [&str; 11] = [
-    "model.window",
-    "model.init_std",
-    "model.zero_init_residual",
-    "model.aux_weight",
-    "model.objective.",
-    "model.head.samples",
-    "model.head.posterior_samples",
-    "model.head.antithetic",
-    "model.head.alpha",
-    "model.head.flow_",
-    "model.head.diffusion_",
+    "window",
+    "init_std",
+    "zero_init_residual",
+    "aux_weight",
+    "objective.",
+    "head.samples",
+    "head.posterior_samples",
+    "head.antithetic",
+    "head.alpha",
+    "head.flow_",
+    "head.diffusion_",
 ];
 
 impl Initial {
@@ -44,12 +48,12 @@ impl Initial {
     ///
     /// # Errors
     /// What is no checkpoint of a model, or not of the experiment's sizes.
-    pub(crate) fn open(experiment: &Experiment) -> Result<Option<Self>> {
+    pub(crate) fn open(experiment: &Experiment, observe: Observer<'_>) -> Result<Option<Self>> {
         let from = &experiment.init_from;
         if from.is_empty() {
             return Ok(None);
         }
-        let initial = Self::at(from)?;
+        let initial = Self::at(from, observe)?;
         let (has, wants) = match &initial {
             Self::Calm(checkpoint) => (table(checkpoint.config()), table(&experiment.model)),
             Self::TokenModel(checkpoint) => {
@@ -58,23 +62,32 @@ impl Initial {
             }
         };
         let mut keys = Vec::new();
-        flatten("model", &has, &mut keys);
-        for (key, value) in keys {
-            let wanted = value_at(&wants, &key);
+        flatten("", &has, &mut keys);
+        for key in keys {
+            let (value, wanted) = (value_at(&has, &key), value_at(&wants, &key));
             let of_training = OF_TRAINING.iter().any(|free| key.starts_with(free));
-            if !of_training && wanted != Some(&value) {
-                let wanted = wanted.map_or("missing".to_owned(), Value::to_string);
-                let detail = format!("its {key} is {value}, the experiment's {wanted}");
+            if !of_training && value != wanted {
+                let [value, wanted] = [value, wanted].map(|value| match value {
+                    Some(value) => value.to_string(),
+                    None => "missing".to_owned(),
+                });
+                let detail = format!("its model.{key} is {value}, the experiment's {wanted}");
                 return Err(bad(from, detail));
             }
         }
         Ok(Some(initial))
     }
 
-    /// The model in a checkpoint directory, or the newest language model of a run.
-    fn at(from: &str) -> Result<Self> {
+    /// The model in a checkpoint directory, or the newest of a run: its language model, or where it has
+    /// none its token model.
+    fn at(from: &str, observe: Observer<'_>) -> Result<Self> {
         if let Ok(run) = RunDir::open(from) {
-            return Ok(Self::Calm(language_model_checkpoint(&run)?.checkpoint));
+            if run.checkpoints(Stage::Lm).is_dir() {
+                let newest = language_model_checkpoint(&run)?;
+                return Ok(Self::Calm(told(newest, observe)));
+            }
+            let newest = baseline_checkpoint(&run)?;
+            return Ok(Self::TokenModel(told(newest, observe)));
         }
         let path = Path::new(from);
         match checkpoint_kind(path)? {
@@ -197,7 +210,7 @@ fn bad(from: &str, detail: String) -> Error {
 /// Puts the model of the checkpoint that `from` names into a preset's table, before overrides.
 pub(crate) fn into_table(from: &str, table: &mut Table) -> Result<()> {
     table.insert("init_from".to_owned(), Value::from(from));
-    match Initial::at(from)? {
+    match Initial::at(from, &mut |_| ())? {
         Initial::Calm(checkpoint) => {
             // Whole, with what older checkpoints leave out.
             let model = self::table(checkpoint.config());
@@ -226,20 +239,14 @@ fn table(config: &impl serde::Serialize) -> Table {
     Table::try_from(config).expect("sizes have a TOML form")
 }
 
-/// All values of a table with their dotted keys.
-fn flatten(prefix: &str, table: &Table, into: &mut Vec<(String, Value)>) {
-    for (key, value) in table {
-        let key = format!("{prefix}.{key}");
-        match value {
-            Value::Table(inner) => flatten(&key, inner, into),
-            value => into.push((key, value.clone())),
-        }
+/// The checkpoint, after an event for each that should have come before it.
+fn told<C>(newest: Newest<C>, observe: Observer<'_>) -> CheckpointOf<C>
+where
+    C: CheckpointConfig,
+{
+    for error in &newest.passed_over {
+        let taken = newest.checkpoint.directory();
+        observe(Event::PassedOver { error, taken });
     }
-}
-
-/// The value of a key that begins with the name of the table itself.
-fn value_at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
-    let mut parts = key.split('.').skip(1);
-    let first = table.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.get(part))
+    newest.checkpoint
 }

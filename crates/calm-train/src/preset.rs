@@ -113,7 +113,10 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
     let mut keys = Vec::new();
     flatten("", &run, &mut keys);
     for key in keys {
-        let (run, given) = (value_at(&run, &key), value_at(&given, &key));
+        let both = (value_at(&run, &key), value_at(&given, &key));
+        let (Some(run), Some(given)) = both else {
+            unreachable!("both have all keys that there are");
+        };
         let resolved = match key.as_str() {
             "model.vocab_size" => run.as_integer() < given.as_integer(),
             "data.whole_below" => run.as_integer() == Some(0),
@@ -129,11 +132,11 @@ pub fn check_resume(config: &Path, preset: Option<&str>, overrides: &[String]) -
     Ok(())
 }
 
-/// The value of a dotted key that the table has.
-fn value_at<'a>(table: &'a Table, key: &str) -> &'a Value {
+/// The value of a dotted key.
+pub(crate) fn value_at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     let mut parts = key.split('.');
-    let first = parts.next().expect("split gives one part at least");
-    parts.fold(&table[first], |value, part| &value[part])
+    let first = table.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
 }
 
 /// The configuration as TOML, loadable by [`load`].
@@ -280,7 +283,8 @@ fn unknown_key(origin: &str, key: &str) -> Error {
     }
 }
 
-fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
+/// The dotted keys of all values of a table.
+pub(crate) fn flatten(prefix: &str, table: &Table, keys: &mut Vec<String>) {
     for (key, value) in table {
         let path = format!("{prefix}{key}");
         match value {

@@ -62,7 +62,7 @@ pub fn train(
     observe: Observer<'_>,
 ) -> Result<RunEnd> {
     let started = Instant::now();
-    let initial = Initial::open(&experiment)?;
+    let initial = Initial::open(&experiment, observe)?;
     if let Some(initial) = &initial {
         initial.check_stages(&experiment, options.stages)?;
     } else if experiment.model.is_local() {

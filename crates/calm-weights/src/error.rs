@@ -51,21 +51,25 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    /// The library's words, in one line of bounded length: a file can put anything into them.
     pub(crate) fn malformed(path: impl Into<PathBuf>, detail: impl ToString) -> Self {
-        const LONGEST: usize = 300;
-        let detail = detail.to_string();
-        let printable = detail.chars().map(|c| match c.is_control() {
-            true => ' ',
-            false => c,
-        });
-        let mut detail: String = printable.take(LONGEST).collect();
-        if detail.chars().count() == LONGEST {
-            detail.push_str("..");
-        }
-        let path = path.into();
+        let (path, detail) = (path.into(), printable(&detail.to_string()));
         Self::Malformed { path, detail }
     }
+}
+
+/// Words from a file, in one line of bounded length, without what a terminal would obey: a file can put
+/// anything into its names.
+pub fn printable(words: &str) -> String {
+    const LONGEST: usize = 400;
+    let plain = |c: char| match c.is_control() {
+        true => ' ',
+        false => c,
+    };
+    let mut line: String = words.chars().map(plain).take(LONGEST).collect();
+    if words.chars().nth(LONGEST).is_some() {
+        line.push_str("..");
+    }
+    line
 }
 
 /// Result with this crate's [`enum@Error`].

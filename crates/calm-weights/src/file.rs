@@ -8,11 +8,20 @@ use std::sync::Arc;
 
 use pytorch_reader::PytorchReader;
 use safetensors::tensor::Metadata;
+use zip::{CompressionMethod, ZipArchive};
 
-use crate::{Dtype, Error, Result};
+use crate::{Dtype, Error, Result, printable};
 
 /// Longest header that is read: safetensors' own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Longest pickle that is read of an archive: each byte of one may take a hundred in memory, and each
+/// tensor has some two hundred of them.
+const LONGEST_PICKLE: u64 = 16 << 20;
+
+/// Times the file that its tensors may be taken together: those that stand under several names are
+/// views of one storage.
+const MOST_VIEWS: u64 = 8;
 
 /// The tensors of one file, whose numbers stay in it until they are asked for.
 #[derive(Debug)]
@@ -113,15 +122,17 @@ impl TensorFile {
     }
 
     fn read_pytorch(&mut self) -> Result<()> {
-        let bytes = std::fs::metadata(&self.path)
-            .map_err(Error::io(&self.path))?
-            .len();
+        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let bytes = file.metadata().map_err(Error::io(&self.path))?.len();
+        self.check_archive(file)?;
         let reader = PytorchReader::new(&self.path).map_err(|e| Error::malformed(&self.path, e))?;
         let path: Arc<Path> = self.path.as_path().into();
+        let mut promised = 0u64;
         for (name, tensor) in reader.into_tensors() {
-            // A view may repeat what it looks at: weights never do.
-            if tensor.byte_len() as u64 > bytes {
-                let detail = format!("tensor {name} is larger than the file");
+            // Views may repeat what they look at: weights are looked at twice where they are tied.
+            promised = promised.saturating_add(tensor.byte_len() as u64);
+            if promised > bytes.saturating_mul(MOST_VIEWS) {
+                let detail = format!("tensors of more than {MOST_VIEWS} times the file");
                 return Err(Error::malformed(&self.path, detail));
             }
             let (dtype, shape) = (tensor.dtype().into(), tensor.shape().to_vec());
@@ -134,6 +145,30 @@ impl TensorFile {
                 source,
             };
             self.tensors.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    /// Refuses what is no archive of PyTorch's since 1.6, nothing of which is compressed: its numbers
+    /// are then no more than the file. The streams of pickles before it know no bounds.
+    fn check_archive(&self, file: File) -> Result<()> {
+        let malformed = |detail: &str| Err(Error::malformed(&self.path, detail));
+        let mut archive = match ZipArchive::new(std::io::BufReader::new(file)) {
+            Ok(archive) => archive,
+            Err(_) => {
+                return malformed("no archive as PyTorch writes since 1.6; save it again there");
+            }
+        };
+        for i in 0..archive.len() {
+            let entry = archive.by_index_raw(i);
+            let entry = entry.map_err(|e| Error::malformed(&self.path, e))?;
+            if entry.compression() != CompressionMethod::Stored {
+                return malformed("a part of it is compressed, as PyTorch never does");
+            }
+            let is_pickle = entry.name().is_ok_and(|name| name.ends_with(".pkl"));
+            if is_pickle && entry.size() > LONGEST_PICKLE {
+                return malformed("longer a pickle than any list of tensors");
+            }
         }
         Ok(())
     }
@@ -159,7 +194,7 @@ impl TensorFile {
 }
 
 fn unread(path: &Path, name: &str, dtype: &str) -> Error {
-    let (path, name, dtype) = (path.to_owned(), name.to_owned(), dtype.to_owned());
+    let (path, name, dtype) = (path.to_owned(), printable(name), dtype.to_owned());
     let wanted = "a kind of whole bytes (F64 to BF16, I64 to U8, BOOL)";
     Error::WrongDtype {
         path,
@@ -257,7 +292,7 @@ impl Tensor {
     pub fn wrong(&self, wanted: &'static str) -> Error {
         Error::WrongDtype {
             path: self.path.to_path_buf(),
-            name: self.name.clone(),
+            name: printable(&self.name),
             dtype: self.dtype.to_string(),
             wanted,
         }

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use sha1::Digest as _;
 
-use crate::index::{WEIGHT_FILES, parse_index};
+use crate::index::{LONGEST_INDEX, WEIGHT_FILES, parse_index};
 
 /// What a directory of a model needs beside its weights, and what it may have.
 const BESIDE: [&str; 3] = ["config.json", "tokenizer.json", "tokenizer_config.json"];
+
+/// The ending of hf-hub's unfinished downloads.
+const PART: &str = "part";
 
 /// Times that a download which breaks off is gone on with.
 const ATTEMPTS: usize = 4;
@@ -148,7 +151,7 @@ impl Hub {
         }
         let path = get(weights)?;
         if weights.ends_with(".json") {
-            let json = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
+            let json = read_index(&path).map_err(|e| failed(e.to_string()))?;
             let shards = parse_index(&json).map_err(|e| failed(format!("{weights}: {e}")))?;
             for shard in shards.keys() {
                 get(shard)?;
@@ -178,6 +181,7 @@ impl Hub {
         }
         let mut failed = None;
         for attempt in 0..ATTEMPTS {
+            self.drop_overlong_part(repo, name, checksum, size);
             if attempt > 0 {
                 std::thread::sleep(std::time::Duration::from_millis(300 << attempt));
             }
@@ -203,8 +207,8 @@ impl Hub {
         Err(in_words(failed.expect("an attempt failed")))
     }
 
-    /// Where an earlier download of it is.
-    fn cached(&self, repo: &ApiRepo, name: &str) -> Option<PathBuf> {
+    /// The model in the cache, and the commit, that `repo` speaks of.
+    fn in_cache(&self, repo: &ApiRepo, name: &str) -> Option<(CacheRepo, String)> {
         // The address of a file ends with its commit and its name.
         let url = repo.url(name);
         let mut parts = url.rsplit('/');
@@ -214,8 +218,26 @@ impl Hub {
             return None;
         };
         let model = Repo::model(format!("{owner}/{own}"));
-        let path = self.cache.repo(model).pointer_path(commit).join(name);
+        Some((self.cache.repo(model), commit.to_owned()))
+    }
+
+    /// Where an earlier download of it is.
+    fn cached(&self, repo: &ApiRepo, name: &str) -> Option<PathBuf> {
+        let (model, commit) = self.in_cache(repo, name)?;
+        let path = model.pointer_path(&commit).join(name);
         path.is_file().then_some(path)
+    }
+
+    /// A part that is as long as the whole was not renamed in time, or is of something else: there is
+    /// nothing after it to ask for.
+    fn drop_overlong_part(&self, repo: &ApiRepo, name: &str, checksum: &str, size: u64) {
+        let Some((model, _)) = self.in_cache(repo, name) else {
+            return;
+        };
+        let part = model.blob_path(checksum).with_extension(PART);
+        if std::fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
+            let _ = std::fs::remove_file(part);
+        }
     }
 
     /// What an error means, and what can be done.
@@ -226,7 +248,9 @@ impl Hub {
             .collect::<Vec<_>>()
             .join(" ");
         let endpoint = self.endpoint.as_deref().unwrap_or("https://huggingface.co");
-        if text.contains("401") || text.contains("403") {
+        let answered = matches!(error, ApiError::RequestError(_));
+        let status = |code: &str| answered && text.contains(code);
+        if status("401") || status("403") {
             let token = match self.token {
                 Some(_) => "the token in HF_TOKEN does not open it",
                 None => "it needs a token in HF_TOKEN",
@@ -235,7 +259,7 @@ impl Hub {
                 "{endpoint} refuses: {token}, or its licence is to be accepted there ({text})"
             );
         }
-        if text.contains("404") {
+        if status("404") {
             return format!("no such model, revision or file at {endpoint} ({text})");
         }
         match error {
@@ -252,6 +276,14 @@ impl Hub {
 
 fn is_hex(text: &str) -> bool {
     (8..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// An index, as far as one is ever long.
+fn read_index(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    let file = std::fs::File::open(path)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, LONGEST_INDEX), &mut json)?;
+    Ok(json)
 }
 
 /// Whether a file has its size and checksum: the sha256 of a large file, git's sha1 of a small one.

@@ -25,7 +25,7 @@ mod index;
 mod write;
 
 pub use dtype::Dtype;
-pub use error::{Error, Result};
+pub use error::{Error, Result, printable};
 pub use file::{Tensor, TensorFile};
 pub use files::TensorFiles;
 pub use index::{WEIGHT_FILES, parse_index};

@@ -62,6 +62,16 @@ fn what_others_released_is_imported_and_traced() {
     ] {
         assert!(place.path(name).is_file(), "{name}");
     }
+    // The ids that the source named, which the model itself does without.
+    let config = std::fs::read_to_string(place.path("ex/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    for (key, id) in [
+        ("bos_token_id", 37),
+        ("eos_token_id", 38),
+        ("pad_token_id", 39),
+    ] {
+        assert_eq!(config[key], id, "{key}");
+    }
     success(&run(&["import", "ex", "--out", "again"]));
     let weights = |of: &str| {
         std::fs::read(place.path(of).join("language_model.bpk"))
@@ -107,6 +117,19 @@ fn a_run_goes_out_and_comes_back() {
     success(&place.train("run").output().unwrap());
     success(&run(&["export", "--run", "run", "--out", "ex"]));
     assert!(place.path("ex/tokenizer_config.json").is_file());
+    // In bf16, as large models are.
+    let weights = calm_weights::TensorFiles::open(&place.path("ex")).unwrap();
+    let short = weights.iter().map(|(name, tensor)| {
+        let floats = tensor.floats().unwrap();
+        // Upper halves: rounded towards zero.
+        let bytes = floats.iter().flat_map(|x| x.to_le_bytes()[2..].to_vec());
+        let bytes: Vec<u8> = bytes.collect();
+        let (dtype, shape) = (calm_weights::Dtype::Bf16, tensor.shape().to_vec());
+        calm_weights::TensorToWrite::new(name, dtype, shape, move || bytes.clone())
+    });
+    let format = [("format", "pt")];
+    let file = place.path("ex/model.safetensors");
+    calm_weights::write_safetensors(&file, &format, short.collect()).unwrap();
     success(&run(&["import", "ex", "--out", "im"]));
     let generate = |weights: &str| {
         let args = [

@@ -120,11 +120,19 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
         })
     }
 
-    /// The same, with another tokenizer: for one that has none.
+    /// The same, with a tokenizer for one that has none.
     ///
     /// # Errors
-    /// Where it has more tokens than the model.
+    /// Where it has more tokens than the model, or is not the one that the model has.
     pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Result<Self> {
+        let own = self.tokenizer.as_ref().map(Tokenizer::fingerprint);
+        if let Some(own) = own.filter(|&own| own != tokenizer.fingerprint()) {
+            return Err(Error::WrongTokenizer {
+                path: self.directory.clone(),
+                expected: own.to_owned(),
+                got: tokenizer.fingerprint().to_owned(),
+            });
+        }
         let tokenizer = Some(tokenizer.for_vocabulary(self.config.vocab_size())?);
         Ok(Self { tokenizer, ..self })
     }

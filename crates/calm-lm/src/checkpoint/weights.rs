@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use half::bf16;
 use memmap2::Mmap;
 
@@ -141,9 +141,18 @@ impl ModuleMapper for Convert {
             .iter()
             .any(|kind| kind.contains("Linear") || kind.contains("Embedding"));
         let weight = D == 2 && of_layer;
-        let on_cpu = calm_kernels::reads_bf16_weights(&param.device());
+        let device = param.device();
+        let on_cpu = calm_kernels::reads_bf16_weights(&device);
         let stored = param.val().dtype();
+        let lazy = self.numbers == WeightNumbers::Bf16;
         let cast = |param: Param<Tensor<D>>, dtype| match stored == dtype {
+            // Read now: the file may be gone when it is used.
+            true if lazy => param.map(|tensor| {
+                let data = tensor.into_data();
+                let bytes = data.as_bytes().to_vec();
+                let data = TensorData::from_bytes_vec(bytes, data.shape().clone(), dtype);
+                Tensor::from_data(data, (&device, dtype))
+            }),
             true => param,
             false => param.map(|tensor| tensor.cast(dtype)),
         };

@@ -43,7 +43,12 @@ impl CheckpointWriter {
         tokenizer: impl Into<Option<&'a Tokenizer>>,
     ) -> Result<Self> {
         let tokenizer = tokenizer.into();
-        let parent = target.parent().unwrap_or(Path::new("."));
+        if target.file_name().is_none() {
+            let source = std::io::Error::other("a directory with a name of its own is needed");
+            let path = target.to_owned();
+            return Err(Error::Io { path, source });
+        }
+        let parent = calm_files::parent(target);
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
         let directory = tempfile::Builder::new()
             .prefix(".writing-")
@@ -179,11 +184,16 @@ impl CheckpointWriter {
             .and_then(|file| file.sync_all())
             .map_err(Error::io(&manifest))?;
         calm_files::sync_directory(&directory).map_err(Error::io(&directory))?;
-        // A directory can't be renamed over a full one: the old one steps aside first.
-        let aside = self.target.with_extension("old");
+        // A directory can't be renamed over a full one: the old one steps aside first, to a name that
+        // nobody else has.
+        let parent = calm_files::parent(&self.target);
+        let place = tempfile::Builder::new()
+            .prefix(".writing-old-")
+            .tempdir_in(parent);
+        let place = place.map_err(Error::io(parent))?;
+        let aside = place.path().join("old");
         let replaced = self.target.exists();
         if replaced {
-            let _ = fs::remove_dir_all(&aside);
             fs::rename(&self.target, &aside).map_err(Error::io(&self.target))?;
         }
         if let Err(source) = fs::rename(&directory, &self.target) {
@@ -195,10 +205,7 @@ impl CheckpointWriter {
         }
         // It stands under its own name now; there is nothing left to clean up.
         let _ = self.directory.keep();
-        if replaced {
-            fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
-        }
-        let parent = calm_files::parent(&self.target);
+        place.close().map_err(Error::io(&aside))?;
         calm_files::sync_directory(parent).map_err(Error::io(parent))
     }
 }

@@ -9,8 +9,8 @@ use calm_autoencoder::{AutoencoderConfig, AutoencoderSettings};
 use calm_baseline::TokenModelConfig;
 use calm_likelihood_free::{DiffusionLoss, HeadKind, HeadSettings};
 use calm_nn::{TransformerConfig, WEIGHT_STD};
-use calm_weights::Tensor;
-use serde::Deserialize;
+use calm_weights::{Tensor, printable};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::names::{ENCODER_TABLE, HEAD, OUTPUT, TOKEN_TABLE};
@@ -21,6 +21,9 @@ const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// Steps of the published context, where a file states none.
 const PUBLISHED_STEPS: usize = 2048;
+
+/// The longest context that is believed.
+const MOST_POSITIONS: usize = 1 << 24;
 
 /// What is read of a config.json. Sizes are those of the tensors: what is stated as well must agree.
 #[derive(Debug, Default, Deserialize)]
@@ -38,10 +41,16 @@ pub struct ReleasedConfig {
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<Value>,
+    /// Where newer versions of transformers put the two before.
+    rope_parameters: Option<Value>,
+    model_type: Option<String>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
+    bos_token_id: Option<Ids>,
+    eos_token_id: Option<Ids>,
+    pad_token_id: Option<Ids>,
     // CALM's
     patch_size: Option<usize>,
     latent_size: Option<usize>,
@@ -55,6 +64,37 @@ pub struct ReleasedConfig {
     ae_dropout: Option<f64>,
     kl_weight: Option<f64>,
     kl_clamp: Option<f64>,
+}
+
+/// One id, or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(i64),
+    Some(Vec<i64>),
+}
+
+impl Ids {
+    /// The first, as far as it is an id: some files have -1 for none.
+    fn first(&self) -> Option<u32> {
+        let first = match self {
+            Self::One(id) => Some(id),
+            Self::Some(ids) => ids.first(),
+        };
+        first.and_then(|&id| u32::try_from(id).ok())
+    }
+}
+
+/// Ids of tokens that a released configuration names, which the model itself does without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenIds {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Fills up a chunk or a batch.
+    pub pad: Option<u32>,
 }
 
 /// Why something can't be imported, in words.
@@ -71,9 +111,9 @@ impl ReleasedConfig {
         let file = File::open(&path).map_err(Error::io(&path))?;
         let read = file.take(LONGEST_CONFIG + 1).read_to_end(&mut json);
         read.map_err(Error::io(&path))?;
-        let refused = |detail| Error::Import {
+        let refused = |detail: String| Error::Import {
             path: path.clone(),
-            detail,
+            detail: printable(&detail),
         };
         if json.len() as u64 > LONGEST_CONFIG {
             return Err(refused("longer than any configuration".to_owned()));
@@ -87,6 +127,16 @@ impl ReleasedConfig {
     /// In words.
     pub fn parse(json: &[u8]) -> std::result::Result<Self, String> {
         serde_json::from_slice(json).map_err(|e| e.to_string())
+    }
+
+    /// The tokens that it names.
+    pub fn token_ids(&self) -> TokenIds {
+        let first = |ids: &Option<Ids>| ids.as_ref().and_then(Ids::first);
+        TokenIds {
+            bos: first(&self.bos_token_id),
+            eos: first(&self.eos_token_id),
+            pad: first(&self.pad_token_id),
+        }
     }
 
     /// The autoencoder whose tensors have names after `prefix`.
@@ -154,7 +204,7 @@ impl ReleasedConfig {
                 ));
             }
         }
-        let steps = self.max_position_embeddings.unwrap_or(PUBLISHED_STEPS);
+        let steps = self.positions()?;
         let config = ModelConfig {
             vocab_size: agree("vocab_size", self.vocab_size, vocab_size)?,
             chunk_size,
@@ -162,9 +212,7 @@ impl ReleasedConfig {
             compressor: Default::default(),
             latent_size,
             decoder: Default::default(),
-            window: steps
-                .checked_mul(chunk_size)
-                .ok_or("max_position_embeddings is no length")?,
+            window: steps * chunk_size,
             init_std: self.initializer_range.unwrap_or(WEIGHT_STD),
             zero_init_residual: false,
             aux_weight: 0.0,
@@ -227,10 +275,14 @@ impl ReleasedConfig {
 
     /// The token model; `tied` where its output layer is the embedding table.
     pub fn token_model(&self, tensors: &Sizes<'_>) -> Refused<TokenModelConfig> {
+        // Others have LLaMA's tensors and compute something else with them.
+        if let Some(other) = self.model_type.as_deref().filter(|&kind| kind != "llama") {
+            return Err(format!("model_type = {other:?}, where llama is known"));
+        }
         let [vocab_size, d] = tensors.matrix(TOKEN_TABLE)?;
         let config = TokenModelConfig {
             vocab_size: agree("vocab_size", self.vocab_size, vocab_size)?,
-            window: self.max_position_embeddings.unwrap_or(PUBLISHED_STEPS),
+            window: self.positions()?,
             init_std: self.initializer_range.unwrap_or(WEIGHT_STD),
             tied_embeddings: !tensors.has(OUTPUT) || self.tie_word_embeddings == Some(true),
             scale_embeddings: false,
@@ -248,12 +300,7 @@ impl ReleasedConfig {
         prefix: &str,
         d: usize,
     ) -> Refused<TransformerConfig> {
-        if let Some(scaling) = &self.rope_scaling {
-            let kind = scaling.get("rope_type").or(scaling.get("type"));
-            if kind.and_then(Value::as_str) != Some("default") {
-                return Err("rope_scaling: positions are not scaled here".to_owned());
-            }
-        }
+        let rope_theta = self.rope_theta()?;
         for (key, said) in [
             ("attention_bias", self.attention_bias),
             ("mlp_bias", self.mlp_bias),
@@ -281,11 +328,57 @@ impl ReleasedConfig {
             intermediate_size: agree("intermediate_size", self.intermediate_size, ff)?,
             heads,
             kv_heads: agree("num_key_value_heads", self.num_key_value_heads, kv_heads)?,
-            rope_theta: self.rope_theta.unwrap_or(10_000.0),
+            rope_theta,
             norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
         };
         config.validate().map_err(|e| e.to_string())?;
         Ok(config)
+    }
+
+    /// Positions of the context.
+    fn positions(&self) -> Refused<usize> {
+        let stated = self.max_position_embeddings.unwrap_or(PUBLISHED_STEPS);
+        match stated <= MOST_POSITIONS {
+            true => Ok(stated),
+            false => Err(format!(
+                "max_position_embeddings = {stated}: more than any model has"
+            )),
+        }
+    }
+
+    /// The base of the rotary frequencies, which are not scaled here.
+    fn rope_theta(&self) -> Refused<f64> {
+        let newer = self.rope_parameters.as_ref();
+        for (key, settings) in [
+            ("rope_scaling", &self.rope_scaling),
+            ("rope_parameters", &self.rope_parameters),
+        ] {
+            let Some(settings) = settings else { continue };
+            let kind = settings.get("rope_type").or(settings.get("type"));
+            let plain = kind.is_none_or(|kind| kind.as_str() == Some("default"));
+            let scaled = key == "rope_scaling" && kind.is_none();
+            let whole = settings
+                .get("partial_rotary_factor")
+                .is_none_or(|f| f.as_f64() == Some(1.0));
+            if !plain || scaled || !whole {
+                return Err(format!(
+                    "{key}: positions are neither scaled nor left out here"
+                ));
+            }
+        }
+        let in_it = newer
+            .and_then(|newer| newer.get("rope_theta"))
+            .map(|theta| {
+                theta
+                    .as_f64()
+                    .ok_or("rope_parameters.rope_theta is no number".to_owned())
+            });
+        match (self.rope_theta, in_it.transpose()?) {
+            (Some(one), Some(other)) if one != other => Err(format!(
+                "rope_theta is {one}, and {other} in rope_parameters"
+            )),
+            (one, other) => Ok(one.or(other).unwrap_or(10_000.0)),
+        }
     }
 
     /// Of the autoencoder inside a CALM's file, whose config.json speaks of the language model: nothing
@@ -357,6 +450,10 @@ impl<'a> Sizes<'a> {
             .get(name)
             .ok_or_else(|| format!("tensor {} is missing", full()))?;
         let shape = tensor.shape();
+        if shape.contains(&0) {
+            // Of such a one the other extent could be anything, and the file as small as may be.
+            return Err(format!("tensor {} is empty: {shape:?}", full()));
+        }
         shape
             .try_into()
             .map_err(|_| format!("tensor {} is no matrix but {shape:?}", full()))

@@ -7,7 +7,7 @@ use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 use calm_autoencoder::{AutoencoderConfig, ChunkAutoencoder};
 use calm_data::Tokenizer;
-use calm_likelihood_free::HeadKind;
+use calm_likelihood_free::{HeadKind, Solver};
 use calm_nn::TransformerConfig;
 use calm_weights::{Dtype, TensorToWrite, write_safetensors};
 use serde_json::{Value, json};
@@ -16,21 +16,27 @@ use super::import::by_columns;
 use super::names::{
     self, AUTOENCODER, DECODER_TABLE, ENCODER_TABLE, Exchange, HEAD, HEAD_TOO, OUTPUT, TOKEN_TABLE,
 };
-use crate::{AnyModel, CalmModel, Error, ModelConfig, Result};
+use crate::{AnyModel, CalmModel, Error, ModelConfig, Result, TokenIds};
 
 /// Writes `config.json` and `model.safetensors` (and the tokenizer's two files, where there is one) into
 /// `directory`, and of a CALM its autoencoder into the directory `autoencoder` below it, which
 /// `ae_path` in config.json names: the released class opens it always. A tensor stands under each of
-/// its names. One tensor at a time is made.
+/// its names. One tensor at a time is made. `ids` are those that an import had; where none is known the
+/// tokenizer's end of a text begins and ends one, and nothing pads.
 ///
 /// # Errors
 /// Where the model has parts that the released code lacks, by name, or files can't be written.
-pub fn export(model: &AnyModel, tokenizer: Option<&Tokenizer>, directory: &Path) -> Result<()> {
+pub fn export(
+    model: &AnyModel,
+    tokenizer: Option<&Tokenizer>,
+    ids: TokenIds,
+    directory: &Path,
+) -> Result<()> {
     match model {
         AnyModel::Autoencoder(config, model) => {
-            export_autoencoder(config, model, tokenizer, directory)
+            export_autoencoder(config, model, tokenizer, ids, directory)
         }
-        AnyModel::Calm(config, model) => export_calm(config, model, tokenizer, directory),
+        AnyModel::Calm(config, model) => export_calm(config, model, tokenizer, ids, directory),
         AnyModel::TokenModel(config, model) => {
             known("baseline.scale_embeddings", !config.scale_embeddings)?;
             known("baseline.near_tokens", config.near_tokens == 0)?;
@@ -49,7 +55,7 @@ pub fn export(model: &AnyModel, tokenizer: Option<&Tokenizer>, directory: &Path)
                     "tie_word_embeddings": config.tied_embeddings,
                 }),
             );
-            write(directory, json, tensors, tokenizer)
+            write(directory, json, tensors, tokenizer, ids)
         }
     }
 }
@@ -58,14 +64,11 @@ fn export_autoencoder(
     config: &AutoencoderConfig,
     model: &ChunkAutoencoder,
     tokenizer: Option<&Tokenizer>,
+    ids: TokenIds,
     directory: &Path,
 ) -> Result<()> {
     let s = &config.settings;
-    // The released code has one rate for both.
-    known(
-        "autoencoder.token_dropout other than latent_dropout",
-        s.token_dropout == s.latent_dropout,
-    )?;
+    known_autoencoder(config)?;
     let mut tensors = Writing::default();
     names::autoencoder(&mut tensors, "", &mut model.clone());
     tensors.repeat(ENCODER_TABLE, DECODER_TABLE);
@@ -85,13 +88,14 @@ fn export_autoencoder(
         "kl_clamp": s.kl_floor,
         "tie_word_embeddings": true,
     });
-    write(directory, json, tensors, tokenizer)
+    write(directory, json, tensors, tokenizer, ids)
 }
 
 fn export_calm(
     config: &ModelConfig,
     model: &CalmModel,
     tokenizer: Option<&Tokenizer>,
+    ids: TokenIds,
     directory: &Path,
 ) -> Result<()> {
     known("model.decoder = \"local\"", !config.is_local())?;
@@ -100,6 +104,25 @@ fn export_calm(
         "model.compressor = \"linear\"",
         config.compressor == Default::default(),
     )?;
+    let head = &config.head;
+    match head.kind {
+        HeadKind::Energy => {}
+        HeadKind::Flow => {
+            let solver = (head.flow_solver, head.flow_steps);
+            known(
+                "solver of its flow but 10 midpoint steps",
+                solver == (Solver::Midpoint, 10),
+            )?;
+        }
+        HeadKind::Diffusion => {
+            let sampler = (head.diffusion_steps, head.diffusion_clip);
+            known(
+                "sampler of its diffusion but 100 steps without clip",
+                sampler == (100, 0.0),
+            )?;
+        }
+    }
+    known_autoencoder(&config.autoencoder())?;
     let mut tensors = Writing::default();
     let CalmModel {
         autoencoder,
@@ -115,11 +138,13 @@ fn export_calm(
     }
     let beside = directory.join("autoencoder");
     std::fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
+    let ae_path = beside.canonicalize().map_err(Error::io(&beside))?;
+    let ae_path = ae_path.to_string_lossy();
     let mut json = llama(&config.backbone, config.vocab_size, config.init_std);
     set(
         &mut json,
         json!({
-            "ae_path": beside.canonicalize().map_err(Error::io(&beside))?,
+            "ae_path": ae_path,
             "patch_size": config.chunk_size,
             "latent_size": config.latent_size,
             "num_mlp_layers": config.head.blocks,
@@ -130,13 +155,21 @@ fn export_calm(
             "tie_word_embeddings": false,
         }),
     );
-    write(directory, json, tensors, tokenizer)?;
+    write(directory, json, tensors, tokenizer, ids)?;
     export_autoencoder(
         &config.autoencoder(),
         &model.autoencoder,
         tokenizer,
+        ids,
         &beside,
     )
+}
+
+/// The released code has one rate for both dropouts.
+fn known_autoencoder(config: &AutoencoderConfig) -> Result<()> {
+    let s = &config.settings;
+    let fits = s.token_dropout == s.latent_dropout;
+    known("autoencoder.token_dropout other than latent_dropout", fits)
 }
 
 /// Refuses what the released code doesn't know.
@@ -178,16 +211,17 @@ fn write(
     mut json: Value,
     tensors: Writing,
     tokenizer: Option<&Tokenizer>,
+    ids: TokenIds,
 ) -> Result<()> {
     std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
     let end = tokenizer.map(Tokenizer::end_of_text);
-    // No padding row: the one that trains nothing would be a token of the model.
+    // Of models that were trained here none pads: the row that trains nothing would be a token.
     set(
         &mut json,
         json!({
-            "bos_token_id": end,
-            "eos_token_id": end,
-            "pad_token_id": null,
+            "bos_token_id": ids.bos.or(end),
+            "eos_token_id": ids.eos.or(end),
+            "pad_token_id": ids.pad,
             "torch_dtype": tensors.dtype(),
         }),
     );

@@ -6,12 +6,13 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Element, Tensor, TensorData};
 use calm_nn::Init;
-use calm_weights::{Dtype, Tensor as Stored, TensorFiles};
+use calm_weights::{Dtype, Tensor as Stored, TensorFiles, printable};
 use half::{bf16, f16};
 
 use super::config::{ReleasedConfig, Sizes};
 use super::names::{
-    self, AUTOENCODER, DECODER_TABLE, ENCODER_TABLE, Exchange, HEAD, HEAD_TOO, OUTPUT, TOKEN_TABLE,
+    self, AUTOENCODER, DECODER_TABLE, ENCODER_TABLE, Exchange, HEAD, HEAD_TOO, OUTPUT, TOKEN_NORM,
+    TOKEN_TABLE,
 };
 use crate::{AnyModel, Error, Result};
 
@@ -110,6 +111,20 @@ impl Released {
                 twins.push((format!("{prefix}{ENCODER_TABLE}"), table));
             }
         }
+        // Of a tied output layer a file may hold the one name or the other.
+        if !tensors.contains_key(TOKEN_TABLE)
+            && tensors.contains_key(TOKEN_NORM)
+            && let Some(output) = tensors.remove(OUTPUT)
+        {
+            tensors.insert(TOKEN_TABLE.to_owned(), output);
+        }
+        twins.retain(|(name, twin)| {
+            let alone = !tensors.contains_key(name);
+            if alone {
+                tensors.insert(name.clone(), twin.clone());
+            }
+            !alone
+        });
         let path = files.path().to_owned();
         Ok(Self {
             path,
@@ -132,7 +147,7 @@ impl Released {
     fn refused(&self, detail: String) -> Error {
         Error::Import {
             path: self.path.clone(),
-            detail,
+            detail: printable(&detail),
         }
     }
 

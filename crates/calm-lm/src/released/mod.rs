@@ -7,6 +7,6 @@ mod export;
 mod import;
 mod names;
 
-pub use config::ReleasedConfig;
+pub use config::{ReleasedConfig, TokenIds};
 pub use export::export;
 pub use import::import;

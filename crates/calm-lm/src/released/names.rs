@@ -28,6 +28,9 @@ pub const OUTPUT: &str = "lm_head.weight";
 /// The embedding table of a token model.
 pub const TOKEN_TABLE: &str = "model.embed_tokens.weight";
 
+/// The last norm of a token model.
+pub const TOKEN_NORM: &str = "model.norm.weight";
+
 /// What is done with each parameter of a model.
 pub trait Exchange {
     /// A vector, the same in both forms.

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use calm_autoencoder::AutoencoderConfig;
 use calm_lm::{
     AnyModel, AutoencoderCheckpoint, BaselineCheckpoint, Checkpoint, HeadKind, Kind, Solver,
-    TraceInputs, WeightNumbers, checkpoint_kind, trace,
+    TokenIds, TraceInputs, WeightNumbers, checkpoint_kind, trace,
 };
 use calm_weights::{TensorFiles, TensorToWrite, write_safetensors};
 
@@ -50,7 +50,7 @@ fn traced(model: &AnyModel, inputs: &Path, solver: Option<Solver>) -> Outputs {
     let (files, device) = (TensorFiles::open(inputs).unwrap(), Device::flex());
     let inputs = TraceInputs::new(&files, &device);
     let outputs = trace(model, &inputs, solver).unwrap();
-    assert_eq!(inputs.unused(), [""; 0]);
+    assert_eq!(inputs.unused(), Vec::<String>::new());
     written(outputs)
 }
 
@@ -207,9 +207,13 @@ fn import_export_import_is_the_identity() {
         written.unwrap().finish().unwrap();
         let at = |name: &str| place.path().join(name);
         let stored = open(&at("checkpoint"), WeightNumbers::Verbatim);
-        stored.export(None, &at("exported")).unwrap();
+        stored
+            .export(None, TokenIds::default(), &at("exported"))
+            .unwrap();
         let again = AnyModel::import(&at("exported"), None, &Device::flex()).unwrap();
-        again.export(None, &at("again")).unwrap();
+        again
+            .export(None, TokenIds::default(), &at("again"))
+            .unwrap();
 
         let (source, exported) = (bytes(&case(name)), bytes(&at("exported")));
         assert_eq!(exported, bytes(&at("again")), "{name}");
@@ -332,6 +336,25 @@ fn tensors_are_all_accounted_for() {
         "{reshaped}"
     );
 
+    // Of an empty tensor the other extent may be anything, in a file of any size.
+    let empty = refused("autoencoder-k2", |d| {
+        rewrite(&d.join(weights), |name, shape| match name {
+            "encoder.squeeze_layer.weight" => vec![(name.to_owned(), vec![0, 1 << 40])],
+            _ => vec![(name.to_owned(), shape)],
+        });
+        edit_config(d, "patch_size", serde_json::Value::Null);
+    });
+    assert!(empty.contains("is empty"), "{empty}");
+
+    // What a terminal would obey is not printed.
+    let odd = refused("flow-k4", |d| {
+        rewrite(&d.join(weights), |name, shape| match name {
+            "transformer.norm.weight" => vec![("a\n\u{1b}[2Jb".to_owned(), shape)],
+            _ => vec![(name.to_owned(), shape)],
+        });
+    });
+    assert!(odd.contains("unexpected: a  [2Jb"), "{odd}");
+
     let gap = refused("autoencoder-k2", |d| {
         rewrite(&d.join(weights), |name, shape| {
             vec![(name.replace("encoder_layers.1", "encoder_layers.5"), shape)]
@@ -400,6 +423,25 @@ fn contradictions_are_refused_with_the_reason() {
             "rope_scaling",
         ),
         ("token-tied", "head_dim", 64.into(), "head_dim"),
+        (
+            "token-tied",
+            "rope_parameters",
+            serde_json::json!({"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0}),
+            "rope_parameters",
+        ),
+        (
+            "token-tied",
+            "rope_parameters",
+            serde_json::json!({"rope_theta": 5e5, "rope_type": "default"}),
+            "rope_theta is 10000, and 500000",
+        ),
+        ("token-tied", "model_type", "granite".into(), "granite"),
+        (
+            "token-tied",
+            "max_position_embeddings",
+            (1u64 << 62).into(),
+            "more than any model",
+        ),
         // Found by fuzzing: Burn's norm panics at 0.
         ("token-tied", "rms_norm_eps", 0.0.into(), "norm_eps"),
         ("autoencoder-k4", "rms_norm_eps", 0.0.into(), "norm_eps"),
@@ -484,6 +526,46 @@ fn contradictions_are_refused_with_the_reason() {
     assert!(odd.contains("encoder_layers"), "{odd}");
 }
 
+/// Of a tied table a file may hold the one name or the other.
+#[test]
+fn a_tie_is_restored_from_either_name() {
+    for (case, name, other) in [
+        (
+            "autoencoder-k4",
+            "encoder.embed_tokens.weight",
+            "decoder.lm_head_weight",
+        ),
+        ("token-tied", "model.embed_tokens.weight", "lm_head.weight"),
+    ] {
+        let place = changed(case, |d| {
+            rewrite(&d.join("model.safetensors"), |tensor, shape| match tensor {
+                _ if tensor == other => vec![],
+                _ if tensor == name => vec![(other.to_owned(), shape)],
+                _ => vec![(tensor.to_owned(), shape)],
+            });
+        });
+        let inputs = self::case(case).join("inputs.safetensors");
+        let traced_of =
+            |model: AnyModel| traced(&model.with_weights(WeightNumbers::F32), &inputs, None);
+        let found = traced_of(import(place.path()).unwrap());
+        compare(case, &found, &traced_of(of_case(case)));
+    }
+}
+
+/// As newer versions of transformers write it.
+#[test]
+fn the_rotary_base_may_stand_in_another_place() {
+    let place = changed("token-untied", |d| {
+        edit_config(d, "rope_theta", serde_json::Value::Null);
+        let newer = serde_json::json!({"rope_theta": 5e5, "rope_type": "default"});
+        edit_config(d, "rope_parameters", newer);
+    });
+    let Ok(AnyModel::TokenModel(config, _)) = import(place.path()) else {
+        panic!("it is the same model");
+    };
+    assert_eq!(config.transformer.rope_theta, 5e5);
+}
+
 /// What the released code has no name for is not written.
 #[test]
 fn models_with_parts_of_our_own_are_not_exported() {
@@ -493,7 +575,10 @@ fn models_with_parts_of_our_own_are_not_exported() {
     config.chunk_context = 4;
     let model = AnyModel::Calm(config.clone(), config.init(1, &Device::flex()));
     let place = tempfile::tempdir().unwrap();
-    let error = model.export(None, place.path()).unwrap_err().to_string();
+    let error = model
+        .export(None, TokenIds::default(), place.path())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("chunk_context"), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
@@ -532,7 +617,21 @@ fn inputs_that_do_not_fit_are_refused_by_name() {
         (vec![ids([1, 8], 0), zeros("target", &[3, 2, l])], "target"),
         (
             vec![ids([1, 8], 0), zeros("target_mask", &[1, 1])],
+            "leaves out every position",
+        ),
+        (
+            vec![
+                ids([1, 8], 0),
+                TensorToWrite::floats("target_mask", [1, 1], vec![0.5]),
+            ],
             "whole numbers",
+        ),
+        (
+            vec![
+                ids([1, 8], 0),
+                zeros("head_condition", &[2, config.backbone.hidden_size]),
+            ],
+            "of 2 positions, input_ids of 1",
         ),
         (
             vec![ids([1, 8], 0), zeros("head_noise", &[2, 1, 1])],

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use calm_lm::{AnyModel, Checkpoint};
+use calm_lm::{AnyModel, Checkpoint, TokenIds};
 use calm_records::{MetricRow, RunDir, Stage, read_jsonl};
 use calm_train::{Error, RunEnd, Stages, preset};
 
@@ -100,7 +100,7 @@ fn a_model_goes_on_where_it_stood() {
     // Through the released form, as others have it.
     let (exported, imported) = (place.run("exported"), place.run("imported"));
     let model = AnyModel::Calm(before.config().clone(), before.load(&device).unwrap());
-    model.export(None, &exported).unwrap();
+    model.export(None, TokenIds::default(), &exported).unwrap();
     let model = AnyModel::import(&exported, None, &device).unwrap();
     model.writer(&imported, None).unwrap().finish().unwrap();
     place.experiment = further(&place, &imported, &["model.window=32"]);
@@ -133,6 +133,10 @@ fn a_token_model_goes_on_too() {
     assert_eq!(place.experiment.baseline.transformer.hidden_size, 16);
     place.train("second", Stages::Baseline, None).unwrap();
     let went_on = losses(&place.run("second"), Stage::Baseline);
+    // Of its run the same.
+    place.experiment = further(&place, &first.root, &more);
+    place.train("third", Stages::Baseline, None).unwrap();
+    assert_eq!(losses(&place.run("third"), Stage::Baseline), went_on);
     let near = (learned[0] + 2.0 * learned[39]) / 3.0;
     assert!(went_on[0] < near, "{learned:?}, then {went_on:?}");
 }

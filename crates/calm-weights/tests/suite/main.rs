@@ -200,14 +200,18 @@ fn pickle(ops: &[u8]) -> Vec<u8> {
 
 /// PyTorch's archive around a pickle, with one storage of four numbers.
 fn archive(pickle: &[u8]) -> Vec<u8> {
+    archive_by(zip::CompressionMethod::Stored, 4, pickle)
+}
+
+/// The same with another way of keeping its parts, and another number of numbers.
+fn archive_by(method: zip::CompressionMethod, numbers: usize, pickle: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let stored = zip::write::SimpleFileOptions::default().compression_method(method);
     for (name, bytes) in [
         ("archive/data.pkl", pickle),
         ("archive/byteorder", b"little"),
-        ("archive/data/0", &[0; 16]),
+        ("archive/data/0", &vec![0; 4 * numbers]),
         ("archive/version", b"3\n"),
     ] {
         zip.start_file(name, stored).unwrap();
@@ -233,6 +237,19 @@ fn tensor_of(count: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
     pickle(&ops.concat())
 }
 
+/// The same tensor under many names.
+fn many_views(count: usize, numbers: u8) -> Vec<u8> {
+    let one = tensor_of(numbers, &[numbers], &[1]);
+    // Between the empty dictionary, which is kept, and the end.
+    let item = &one[3..one.len() - 1];
+    let items = (0..count).flat_map(|i| {
+        let name = format!("{i:04}");
+        // Name of one letter, in the form of the others.
+        [&[b'U', 4], name.as_bytes(), &item[3..]].concat()
+    });
+    pickle(&[b"}".to_vec(), items.collect()].concat())
+}
+
 #[test]
 fn pickles_run_nothing() {
     // The same archive with an honest tensor is read.
@@ -240,6 +257,7 @@ fn pickles_run_nothing() {
         message("a.bin", &archive(&tensor_of(4, &[2, 2], &[2, 1]))),
         Ok(1)
     );
+    assert_eq!(message("a.bin", &archive(&many_views(9, 4))), Ok(9));
     let marker = std::env::temp_dir().join("calm-weights-was-here");
     let command = format!("touch {}", marker.display());
     let short = |text: &str| [&[b'U', text.len() as u8], text.as_bytes()].concat();
@@ -321,6 +339,22 @@ fn pickles_and_archives_that_mislead_are_errors() {
             archive(&tensor_of(4, &[2, 2], &[1])),
         ),
         ("a zip of nothing", archive(b"")),
+        (
+            "a compressed part",
+            archive_by(
+                zip::CompressionMethod::Deflated,
+                4,
+                &tensor_of(4, &[4], &[1]),
+            ),
+        ),
+        (
+            "a pickle of 20 MB",
+            archive(&pickle(&b"N0".repeat(10 << 20))),
+        ),
+        (
+            "many views of one storage",
+            archive_by(zip::CompressionMethod::Stored, 255, &many_views(2000, 255)),
+        ),
     ] {
         assert!(message("a.bin", &bytes).is_err(), "{what}");
     }
