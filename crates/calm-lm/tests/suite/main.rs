@@ -7,6 +7,7 @@ mod local;
 mod local_golden;
 mod loss;
 mod released;
+mod released_refusals;
 mod rollout;
 
 use burn::tensor::Device;
