@@ -16,7 +16,7 @@ pub const TOKEN_IDS: &str = "token_ids.json";
 #[derive(clap::Args)]
 pub struct Args {
     /// The directory of a released checkpoint: config.json, and weights as model.safetensors or
-    /// pytorch_model.bin, single or in shards. Or hf:OWNER/NAME[@REVISION], from the hub at HF_ENDPOINT
+    /// pytorch_model.bin, single or in shards. Or hf:OWNER/NAME, or hf:OWNER/NAME@REVISION, from the hub at HF_ENDPOINT
     /// [default: Hugging Face's] with the token in HF_TOKEN.
     #[arg(value_name = "SRC")]
     source: String,

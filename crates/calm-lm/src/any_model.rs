@@ -23,12 +23,17 @@ pub enum AnyModel {
 }
 
 impl AnyModel {
-    /// Reads a released checkpoint, its numbers as they are stored there: what computes needs
-    /// [`AnyModel::with_weights`] first, or a checkpoint of ours in between. See
-    /// [`import`](crate::released::import).
+    /// Reads the released checkpoint in `directory`: `config.json` and weights as safetensors or
+    /// PyTorch's, in one file or in shards. What it holds is told by the names of its tensors. A CALM
+    /// takes its autoencoder from the directory `autoencoder`, or from inside its own file.
+    ///
+    /// Numbers of 16 and 32 bits stay what they are (f16 becomes f32), so what computes needs
+    /// [`AnyModel::with_weights`] first, or a checkpoint of ours in between. Nothing but the model itself
+    /// and one tensor more stands in memory.
     ///
     /// # Errors
-    /// Of that.
+    /// Files that can't be read; tensors that are missing, unexpected or of another shape, by name; a
+    /// configuration that contradicts them, or asks for what is not known here.
     pub fn import(directory: &Path, autoencoder: Option<&Path>, device: &Device) -> Result<Self> {
         crate::released::import(directory, autoencoder, device)
     }
@@ -42,10 +47,15 @@ impl AnyModel {
         }
     }
 
-    /// Writes it in the form of the released code: [`export`](crate::released::export).
+    /// Writes it in the form of the released code: `config.json` and `model.safetensors` (and the
+    /// tokenizer's two files, where there is one) into `directory`, and of a CALM its autoencoder into the
+    /// directory `autoencoder` below it, which `ae_path` in config.json names: the released class opens it
+    /// always. A tensor stands under each of its names. One tensor at a time is made. `ids` are those that
+    /// an import had; where none is known the tokenizer's end of a text begins and ends one, and nothing
+    /// pads.
     ///
     /// # Errors
-    /// Of that.
+    /// Where the model has parts that the released code lacks, by name, or files can't be written.
     pub fn export(
         &self,
         tokenizer: Option<&Tokenizer>,

@@ -18,14 +18,7 @@ use super::names::{
 };
 use crate::{AnyModel, CalmModel, Error, ModelConfig, Result, TokenIds};
 
-/// Writes `config.json` and `model.safetensors` (and the tokenizer's two files, where there is one) into
-/// `directory`, and of a CALM its autoencoder into the directory `autoencoder` below it, which
-/// `ae_path` in config.json names: the released class opens it always. A tensor stands under each of
-/// its names. One tensor at a time is made. `ids` are those that an import had; where none is known the
-/// tokenizer's end of a text begins and ends one, and nothing pads.
-///
-/// # Errors
-/// Where the model has parts that the released code lacks, by name, or files can't be written.
+/// [`AnyModel::export`].
 pub fn export(
     model: &AnyModel,
     tokenizer: Option<&Tokenizer>,

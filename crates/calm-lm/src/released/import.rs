@@ -16,16 +16,7 @@ use super::names::{
 };
 use crate::{AnyModel, Error, Result};
 
-/// Reads the checkpoint in `directory`: `config.json` and weights as safetensors or PyTorch's, in one
-/// file or in shards. What it holds is told by the names of its tensors. A CALM takes its autoencoder
-/// from the directory `autoencoder`, or from inside its own file.
-///
-/// Numbers of 16 and 32 bits stay what they are (f16 becomes f32); nothing but the model itself and one
-/// tensor more stands in memory.
-///
-/// # Errors
-/// Files that can't be read; tensors that are missing, unexpected or of another shape, by name; a
-/// configuration that contradicts them, or asks for what is not known here.
+/// [`AnyModel::import`].
 pub fn import(directory: &Path, autoencoder: Option<&Path>, device: &Device) -> Result<AnyModel> {
     let config = ReleasedConfig::read(directory)?;
     let files = Released::open(directory)?;
