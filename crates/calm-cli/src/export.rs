@@ -24,7 +24,7 @@ pub fn run(args: Args) -> Result<()> {
     let checkpoint = checkpoint.with_weights(WeightNumbers::Verbatim);
     let model = checkpoint.load(&open_device("flex")?)?;
     let tokenizer = checkpoint.tokenizer().ok();
-    let ids = match checkpoint.path(TOKEN_IDS).is_file() {
+    let ids = match checkpoint.is_imported() {
         true => checkpoint.read_json(TOKEN_IDS)?,
         false => TokenIds::default(),
     };

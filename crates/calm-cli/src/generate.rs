@@ -142,10 +142,16 @@ pub fn run(args: Args) -> Result<()> {
         return Err(no_language_model());
     }
     let tokenizer = checkpoint.tokenizer()?;
+    // A token model of others saw texts begin as its tokenizer says; a CALM of theirs saw them plain.
+    let of_others = matches!(checkpoint, AnyCheckpoint::Baseline(_)) && checkpoint.is_imported();
+    let encode = |prompt: &String| match of_others {
+        true => tokenizer.encode_beginning(prompt),
+        false => tokenizer.encode(prompt),
+    };
     let prompts: Vec<Vec<u32>> = args
         .prompt
         .iter()
-        .map(|p| tokenizer.encode(p))
+        .map(encode)
         .collect::<std::result::Result<_, _>>()?;
     match &checkpoint {
         AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {

@@ -13,6 +13,7 @@ use calm_train::Newest;
 use clap::Args;
 
 use crate::error::{CliError, Result};
+use crate::import::TOKEN_IDS;
 use crate::output::tell;
 
 #[derive(Args)]
@@ -102,6 +103,11 @@ impl AnyCheckpoint {
             Self::Baseline(checkpoint) => checkpoint.tokenizer(),
             Self::Autoencoder(checkpoint) => checkpoint.tokenizer(),
         }?)
+    }
+
+    /// Whether it was imported.
+    pub fn is_imported(&self) -> bool {
+        self.path(TOKEN_IDS).is_file()
     }
 
     /// A file of the checkpoint.

@@ -298,6 +298,21 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The same with the special tokens that the file puts around a text, LLaMA's first one say: as
+    /// models of others were trained to see one begin.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`] where the library fails.
+    pub fn encode_beginning(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true);
+        let mut ids = encoding.map_err(failed("encode"))?.get_ids().to_vec();
+        // Some end it as well; it is to be continued.
+        if ids.last() == Some(&self.end_of_text) {
+            ids.pop();
+        }
+        Ok(ids)
+    }
+
     /// Token ids of each text, in order, on all cores.
     ///
     /// # Errors

@@ -223,6 +223,27 @@ fn what_is_exported_is_read_by_older_programs_and_by_this() {
 }
 
 #[test]
+fn a_text_begins_as_the_file_says() {
+    use tokenizers::processors::template::TemplateProcessing;
+    let mut inner = SMALL.inner.clone();
+    inner.add_special_tokens(&[AddedToken::from("<s>", true)]);
+    let begin = inner.token_to_id("<s>").unwrap();
+    let around = TemplateProcessing::builder()
+        .try_single(format!("<s> $A {END_OF_TEXT}"))
+        .unwrap()
+        .special_tokens(vec![("<s>", begin), (END_OF_TEXT, SMALL.end_of_text())])
+        .build()
+        .unwrap();
+    inner.with_post_processor(Some(around));
+    let tokenizer = Tokenizer::finish(inner, SMALL.end_of_text()).unwrap();
+    let plain = SMALL.encode("the sea").unwrap();
+    assert_eq!(tokenizer.encode("the sea").unwrap(), plain);
+    let expected = [&[begin], &plain[..]].concat();
+    assert_eq!(tokenizer.encode_beginning("the sea").unwrap(), expected);
+    assert_eq!(SMALL.encode_beginning("the sea").unwrap(), plain);
+}
+
+#[test]
 fn a_model_may_have_more_tokens_but_not_fewer() {
     let size = SMALL.vocab_size();
     let larger = SMALL.clone().for_vocabulary(size + 1).unwrap();
