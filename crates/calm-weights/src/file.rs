@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use pytorch_reader::PytorchReader;
@@ -26,7 +26,7 @@ const MOST_VIEWS: u64 = 8;
 /// The tensors of one file, whose numbers stay in it until they are asked for.
 #[derive(Debug)]
 pub struct TensorFile {
-    path: PathBuf,
+    path: Arc<Path>,
     tensors: BTreeMap<String, Tensor>,
     metadata: BTreeMap<String, String>,
 }
@@ -65,7 +65,7 @@ impl TensorFile {
     /// is not read here.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = Self {
-            path: path.to_owned(),
+            path: path.into(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
         };
@@ -77,82 +77,77 @@ impl TensorFile {
     }
 
     fn read_safetensors(&mut self) -> Result<()> {
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        let bytes = file.metadata().map_err(Error::io(&self.path))?.len();
+        let mut file = File::open(&self.path).map_err(Error::io(&*self.path))?;
+        let bytes = file.metadata().map_err(Error::io(&*self.path))?.len();
         let mut length = [0; size_of::<u64>()];
         let read = file.read_exact(&mut length);
-        read.map_err(|_| Error::malformed(&self.path, "too short for any safetensors file"))?;
+        read.map_err(|_| Error::malformed(&*self.path, "too short for any safetensors file"))?;
         let length = u64::from_le_bytes(length);
         // The length is the file's word: no memory is taken for more than it holds.
         let room = bytes - size_of::<u64>() as u64;
         if length > room.min(LONGEST_HEADER) {
             let detail = format!("a header of {length} bytes in {room}");
-            return Err(Error::malformed(&self.path, detail));
+            return Err(Error::malformed(&*self.path, detail));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header)
-            .map_err(Error::io(&self.path))?;
+            .map_err(Error::io(&*self.path))?;
         let header: Metadata =
-            serde_json::from_slice(&header).map_err(|e| Error::malformed(&self.path, e))?;
+            serde_json::from_slice(&header).map_err(|e| Error::malformed(&*self.path, e))?;
         let (said, held) = (header.data_len() as u64, room - length);
         if said != held {
             let detail = format!("{held} bytes of numbers where the header speaks of {said}");
-            return Err(Error::malformed(&self.path, detail));
+            return Err(Error::malformed(&*self.path, detail));
         }
         if let Some(said) = header.metadata() {
             self.metadata.extend(said.clone());
         }
-        let path: Arc<Path> = self.path.as_path().into();
         let data = size_of::<u64>() as u64 + length;
         for (name, info) in header.tensors() {
             let dtype = Dtype::try_from(info.dtype)
                 .map_err(|other| unread(&self.path, &name, &format!("{other:?}")))?;
             let source = Source::At(data + info.data_offsets.0 as u64);
-            let shape = info.shape.clone();
-            let tensor = Tensor {
-                path: path.clone(),
-                name: name.clone(),
-                dtype,
-                shape,
-                source,
-            };
-            self.tensors.insert(name, tensor);
+            self.insert(name, dtype, info.shape.clone(), source);
         }
         Ok(())
     }
 
     fn read_pytorch(&mut self) -> Result<()> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        let bytes = file.metadata().map_err(Error::io(&self.path))?.len();
+        let file = File::open(&self.path).map_err(Error::io(&*self.path))?;
+        let bytes = file.metadata().map_err(Error::io(&*self.path))?.len();
         self.check_archive(file)?;
-        let reader = PytorchReader::new(&self.path).map_err(|e| Error::malformed(&self.path, e))?;
-        let path: Arc<Path> = self.path.as_path().into();
+        let reader =
+            PytorchReader::new(&*self.path).map_err(|e| Error::malformed(&*self.path, e))?;
         let mut promised = 0u64;
         for (name, tensor) in reader.into_tensors() {
             // Views may repeat what they look at: weights are looked at twice where they are tied.
             promised = promised.saturating_add(tensor.byte_len() as u64);
             if promised > bytes.saturating_mul(MOST_VIEWS) {
                 let detail = format!("tensors of more than {MOST_VIEWS} times the file");
-                return Err(Error::malformed(&self.path, detail));
+                return Err(Error::malformed(&*self.path, detail));
             }
             let (dtype, shape) = (tensor.dtype().into(), tensor.shape().to_vec());
-            let source = Source::Pytorch(tensor);
-            let tensor = Tensor {
-                path: path.clone(),
-                name: name.clone(),
-                dtype,
-                shape,
-                source,
-            };
-            self.tensors.insert(name, tensor);
+            self.insert(name, dtype, shape, Source::Pytorch(tensor));
         }
         Ok(())
+    }
+
+    fn insert(&mut self, name: String, dtype: Dtype, shape: Vec<usize>, source: Source) {
+        let path = self.path.clone();
+        let tensor = Tensor {
+            path,
+            name: name.clone(),
+            dtype,
+            shape,
+            source,
+        };
+        self.tensors.insert(name, tensor);
     }
 
     /// Refuses what is no archive of PyTorch's since 1.6, nothing of which is compressed: its numbers
     /// are then no more than the file. The streams of pickles before it know no bounds.
     fn check_archive(&self, file: File) -> Result<()> {
-        let malformed = |detail: &str| Err(Error::malformed(&self.path, detail));
+        let malformed = |detail: &str| Err(Error::malformed(&*self.path, detail));
         let mut archive = match ZipArchive::new(std::io::BufReader::new(file)) {
             Ok(archive) => archive,
             Err(_) => {
@@ -161,7 +156,7 @@ impl TensorFile {
         };
         for i in 0..archive.len() {
             let entry = archive.by_index_raw(i);
-            let entry = entry.map_err(|e| Error::malformed(&self.path, e))?;
+            let entry = entry.map_err(|e| Error::malformed(&*self.path, e))?;
             if entry.compression() != CompressionMethod::Stored {
                 return malformed("a part of it is compressed, as PyTorch never does");
             }
