@@ -79,21 +79,20 @@ impl<C: CheckpointConfig> CheckpointOf<C> {
         }
         // The tokenizer first: a foreign one deserves its own message.
         let tokenizer_path = directory.join(TOKENIZER);
-        if let Some(expected) = &manifest.tokenizer_fingerprint
-            && tokenizer_path.is_file()
-        {
-            check_tokenizer(&tokenizer_path, expected)?;
-        }
+        let tokenizer = match &manifest.tokenizer_fingerprint {
+            // Where it is missing its entry among the files says so.
+            Some(expected) if tokenizer_path.is_file() => {
+                Some(expected_tokenizer(&tokenizer_path, expected)?)
+            }
+            _ => None,
+        };
         for (name, expected) in &manifest.files {
             check_file(&directory.join(name), expected)?;
         }
         let config: C = read_json(&directory.join(CONFIG))?;
         config.check()?;
-        let tokenizer = manifest.tokenizer_fingerprint.is_some();
-        let tokenizer = match tokenizer {
-            true => Some(Tokenizer::load(&tokenizer_path)?.for_vocabulary(config.vocab_size())?),
-            false => None,
-        };
+        let fitting = tokenizer.map(|tokenizer| tokenizer.for_vocabulary(config.vocab_size()));
+        let tokenizer = fitting.transpose()?;
         Ok(Self {
             directory: directory.to_owned(),
             config,
@@ -296,6 +295,10 @@ impl BaselineCheckpoint {
 /// # Errors
 /// [`Error::WrongTokenizer`], or the file can't be read.
 pub fn check_tokenizer(path: &Path, expected: &str) -> Result<()> {
+    expected_tokenizer(path, expected).map(|_| ())
+}
+
+fn expected_tokenizer(path: &Path, expected: &str) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::load(path)?;
     if tokenizer.fingerprint() != expected {
         return Err(Error::WrongTokenizer {
@@ -304,7 +307,7 @@ pub fn check_tokenizer(path: &Path, expected: &str) -> Result<()> {
             got: tokenizer.fingerprint().to_owned(),
         });
     }
-    Ok(())
+    Ok(tokenizer)
 }
 
 fn check_file(path: &Path, expected: &FileEntry) -> Result<()> {
