@@ -128,13 +128,16 @@ impl LayerCache {
         } else {
             // The rows behind the others that must stay go to the front.
             let kept = self.held.min(shape.kept);
-            let tail = rows(&held, self.held - kept, kept);
             let all = match kept {
+                // Of a first step that is longer than the buffer.
                 0 => tokens,
-                _ => (
-                    Tensor::cat(vec![tail.0, tokens.0], 2),
-                    Tensor::cat(vec![tail.1, tokens.1], 2),
-                ),
+                _ => {
+                    let tail = rows(&held, self.held - kept, kept);
+                    (
+                        Tensor::cat(vec![tail.0, tokens.0], 2),
+                        Tensor::cat(vec![tail.1, tokens.1], 2),
+                    )
+                }
             };
             let count = kept + new;
             self.held = count.min(if count <= shape.tokens {

@@ -208,7 +208,16 @@ fn a_cache_that_moves_its_rows_forgets_and_goes_back() {
         // So far back that the band before is gone: nothing is left, and it says so.
         assert_eq!(cache.truncate(100), 0);
         let found = model.step(chunk_tensor(&text[..50], 1, 1, &device), &[0], &mut cache);
-        assert_close("from the start", found, whole.narrow(1, 0, 50));
+        assert_close("from the start", found, whole.clone().narrow(1, 0, 50));
+        // A long prompt, which fills more rows than there are at once.
+        let mut cache = model.cache(1, 400, &device);
+        let mut read = 0;
+        for new in [250, 1, 40, 100] {
+            let tokens = chunk_tensor(&text[read..read + new], 1, 1, &device);
+            let found = model.step(tokens, &[0], &mut cache);
+            assert_close("a long step", found, whole.clone().narrow(1, read, new));
+            read += new;
+        }
     }
 }
 
