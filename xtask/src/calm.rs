@@ -26,18 +26,29 @@ pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
     }
     let from_hub = |word: &OsString| word.to_string_lossy().contains("hf:");
     let hub = name == "import" && args.iter().any(from_hub);
+    match build(root, wanted, hub)? {
+        // Not `cargo run`: a process between the terminal and calm would get Ctrl-C as well.
+        Ok(binary) => process::become_program(Command::new(binary).arg(name).args(args)),
+        Err(status) => Ok(status),
+    }
+}
+
+/// Builds calm and returns its path, or cargo's exit status: what is wrong it has said on stderr.
+pub fn build(
+    root: &Path,
+    wanted: Option<Build>,
+    hub: bool,
+) -> Result<std::result::Result<PathBuf, u8>> {
     let mut build = build_command(root, wanted, hub);
     let output = build
         .output()
         .map_err(|source| process::spawn_error(&build, source))?;
     if !output.status.success() {
-        // cargo has said what is wrong on stderr.
-        return Ok(process::exit_code(output.status));
+        return Ok(Err(process::exit_code(output.status)));
     }
-    let binary = executable(&String::from_utf8_lossy(&output.stdout), "calm")
-        .ok_or_else(|| Error::Failed("cargo built no binary 'calm'".to_owned()))?;
-    // Not `cargo run`: a process between the terminal and calm would get Ctrl-C as well.
-    process::become_program(Command::new(binary).arg(name).args(args))
+    executable(&String::from_utf8_lossy(&output.stdout), "calm")
+        .map(Ok)
+        .ok_or_else(|| Error::Failed("cargo built no binary 'calm'".to_owned()))
 }
 
 /// `cargo build` of calm; what it builds is told as JSON on stdout, progress and errors on stderr.

@@ -9,6 +9,7 @@ mod bench;
 mod calm;
 mod ci;
 mod device;
+mod faults;
 mod process;
 mod tidy;
 mod vulkan;
@@ -41,6 +42,7 @@ The repository:
             with its sizes (growth), what low temperatures cost (decode), or the benches of
             benches/benches:
             bench [NAME] [--device D] [ARGS...]
+  faults    kill the trainer, fill its disk, damage its files, and compare what it ends with
   tidy      check the repository's rules; one line for each violation
   ci        run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
   help      print this text
@@ -49,7 +51,7 @@ Devices: flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N].
 ";
 
 /// The repository's own commands.
-const OWN: [&str; 4] = ["bench", "tidy", "ci", "help"];
+const OWN: [&str; 5] = ["bench", "faults", "tidy", "ci", "help"];
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -79,6 +81,7 @@ fn run(args: &[OsString]) -> Result<u8> {
             Ok(0)
         }
         "bench" => bench::run(&root, rest),
+        "faults" => faults::run(&root, rest),
         "tidy" => tidy::run(&root, rest),
         "ci" => ci::run(&root, rest),
         name if calm::COMMANDS.contains(&name) => calm::run(&root, name, rest),

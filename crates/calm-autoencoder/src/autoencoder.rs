@@ -325,7 +325,7 @@ impl Decoder {
     /// - embedding: `[V, d]`, the encoder's table
     /// - output: `[chunks * K, V]`
     pub fn forward(&self, latent: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
-        calm_kernels::linear(self.hidden(latent), embedding.transpose(), None)
+        calm_kernels::linear_by_table(self.hidden(latent), embedding)
     }
 }
 

@@ -42,8 +42,8 @@ pub struct ModelArgs {
 /// What weights are kept in while they are used.
 #[derive(Args)]
 pub struct WeightsArgs {
-    /// What weights are kept in: as they are stored, widened to f32, or rounded to bf16, which halves
-    /// memory and what decoding reads.
+    /// What weights are kept in: as they are stored, widened to f32, or rounded to bf16 or int8 (8 bits
+    /// with a scale for each block), which makes memory and what decoding reads a half or a quarter.
     #[arg(long, value_enum, default_value = "stored")]
     weights: WeightsName,
 }
@@ -53,6 +53,7 @@ enum WeightsName {
     Stored,
     F32,
     Bf16,
+    Int8,
 }
 
 impl WeightsArgs {
@@ -61,6 +62,7 @@ impl WeightsArgs {
             WeightsName::Stored => WeightNumbers::Stored,
             WeightsName::F32 => WeightNumbers::F32,
             WeightsName::Bf16 => WeightNumbers::Bf16,
+            WeightsName::Int8 => WeightNumbers::Int8,
         }
     }
 }

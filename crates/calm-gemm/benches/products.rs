@@ -2,7 +2,9 @@
 //! search beside making the scores: `cargo bench -p calm-gemm`, with `CALM_ISA=avx2` for less than
 //! the machine has.
 
-use calm_gemm::{Argmax, Mat, MatMut, MatmulPrecision, Update, gemm};
+use calm_gemm::{
+    Argmax, Int8, Mat, MatMut, MatmulPrecision, Right, Update, bf16, gemm, round_to_int8,
+};
 use divan::{Bencher, counter::ItemsCount};
 
 /// Inside the pool, as the calm program works.
@@ -66,13 +68,52 @@ fn product<const WHOSE: usize>(bencher: Bencher, [m, k, n]: [usize; 3]) {
     });
 }
 
+/// What a weight of a few rows' product is kept in. Items are its numbers; it is larger than most
+/// caches, as the weights of a decoding model are.
+#[divan::bench(args = [1, 4, 200], consts = [0, 1, 2, 3, 4, 5], sample_count = 20)]
+fn kept<const HOW: usize>(bencher: Bencher, rows: usize) {
+    let [depth, cols] = [1536, 16384];
+    let (x, weight) = (numbers(rows * depth), numbers(depth * cols));
+    let short: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
+    let (whole, scales) = round_to_int8(&weight, [depth, cols], [192, 1]);
+    let (table, table_scales) = round_to_int8(&weight, [cols, depth], [1, 192]);
+    let bencher = bencher.counter(ItemsCount::new(depth * cols));
+    let x = Mat::new(&x, rows, depth);
+    match HOW {
+        0 => by(bencher, x, Mat::new(&weight, depth, cols)),
+        1 => by(bencher, x, Mat::new(&short, depth, cols)),
+        2 => by(
+            bencher,
+            x,
+            Int8::new(&whole, &scales, [depth, cols], [192, 1]),
+        ),
+        3 => by(bencher, x, Mat::new(&weight, cols, depth).t()),
+        4 => by(bencher, x, Mat::new(&short, cols, depth).t()),
+        _ => by(
+            bencher,
+            x,
+            Int8::new(&table, &table_scales, [cols, depth], [1, 192]).t(),
+        ),
+    }
+}
+
+fn by<B: Right>(bencher: Bencher, x: Mat<'_>, weight: B) {
+    let (rows, cols) = (x.rows(), weight.dims()[1]);
+    let mut out = vec![0.0; rows * cols];
+    bencher.bench_local(|| {
+        let target = MatMut::new(&mut out, rows, cols);
+        gemm(x, weight, target, Update::Overwrite, MatmulPrecision::F32);
+    });
+}
+
 /// Rows searched at once in a vocabulary of 8,192.
 #[divan::bench(args = [1, 16, 256], sample_count = 20)]
 fn argmax(bencher: Bencher, rows: usize) {
     let [vocab, d] = [8192, 256];
     let (x, table) = (numbers(rows * d), numbers(vocab * d));
-    let prepared = Argmax::new(&table, [vocab, d]);
-    bencher.bench_local(|| prepared.search(&x, &table));
+    let table = Mat::new(&table, vocab, d);
+    let prepared = Argmax::new(table);
+    bencher.bench_local(|| prepared.search(&x, table));
 }
 
 #[divan::bench(args = [1, 16, 256], sample_count = 20)]

@@ -30,14 +30,14 @@ impl Argmax {
     /// Prepares a table, which takes as long as a few dozen rows.
     ///
     /// # Panics
-    /// Where the table is not `V d` numbers, or V or d is 0.
-    pub fn new<T: Right>(table: &[T], [vocab, d]: [usize; 2]) -> Self {
-        assert!(vocab * d > 0, "a table without entries");
-        assert_eq!(table.len(), vocab * d, "a table of {vocab} vectors of {d}");
+    /// Where V or d is 0.
+    pub fn new<B: Right>(table: B) -> Self {
+        let dims = table.dims();
+        assert!(!dims.contains(&0), "a table without entries");
         Self {
-            dims: [vocab, d],
+            dims,
             #[cfg(target_arch = "x86_64")]
-            screen: screen::Screen::new(table, [vocab, d]),
+            screen: screen::Screen::new(table),
         }
     }
 
@@ -46,14 +46,13 @@ impl Argmax {
     ///
     /// # Panics
     /// Where x or the table is not of the prepared sizes.
-    pub fn search<T: Right>(&self, x: &[f32], table: &[T]) -> Vec<i32> {
-        let [vocab, d] = self.dims;
-        assert!(table.len() == vocab * d && x.len().is_multiple_of(d));
+    pub fn search<B: Right>(&self, x: &[f32], table: B) -> Vec<i32> {
+        assert!(table.dims() == self.dims && x.len().is_multiple_of(self.dims[1]));
         #[cfg(target_arch = "x86_64")]
         if let Some(screen) = &self.screen {
             return screen.search(x, table);
         }
-        by_scores(x, table, d)
+        by_scores(x, table)
     }
 }
 
@@ -61,8 +60,9 @@ impl Argmax {
 const SCORES: usize = 1 << 18;
 
 /// Makes the scores of a few rows at a time.
-fn by_scores<T: Right>(x: &[f32], table: &[T], d: usize) -> Vec<i32> {
-    let (rows, vocab) = (x.len() / d, table.len() / d);
+fn by_scores<B: Right>(x: &[f32], table: B) -> Vec<i32> {
+    let [vocab, d] = table.dims();
+    let rows = x.len() / d;
     let block = (SCORES / vocab).clamp(1, rows.max(1));
     let mut scores = vec![0.0; block * vocab];
     let mut best = Vec::with_capacity(rows);
@@ -71,7 +71,7 @@ fn by_scores<T: Right>(x: &[f32], table: &[T], d: usize) -> Vec<i32> {
         let scores = &mut scores[..n * vocab];
         gemm(
             Mat::new(x, n, d),
-            Mat::new(table, vocab, d).t(),
+            table.t(),
             MatMut::new(scores, n, vocab),
             Update::Overwrite,
             MatmulPrecision::F32,
@@ -106,20 +106,29 @@ mod tests {
     #[test]
     fn the_screen_finds_what_the_scores_find() {
         let [rows, vocab, d] = [57, 333, 70];
-        let (x, table) = (numbers(rows * d, 1), numbers(vocab * d, 2));
-        let expected = by_scores(&x, &table, d);
-        assert_eq!(Argmax::new(&table, [vocab, d]).search(&x, &table), expected);
+        let (x, numbers) = (numbers(rows * d, 1), numbers(vocab * d, 2));
+        let table = Mat::new(&numbers, vocab, d);
+        let expected = by_scores(&x, table);
+        assert_eq!(Argmax::new(table).search(&x, table), expected);
         #[cfg(target_arch = "x86_64")]
         for products in products::Products::all() {
-            let screen = screen::Screen::through(products, &table, [vocab, d]);
-            let found = screen.expect("a finite table").search(&x, &table);
+            let screen = screen::Screen::through(products, table);
+            let found = screen.expect("a finite table").search(&x, table);
             assert_eq!(found, expected, "{products:?}");
         }
         // The same of a table that is kept in bf16, and of one that was rounded so.
-        let short: Vec<_> = table.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let short: Vec<_> = numbers.iter().map(|&x| half::bf16::from_f32(x)).collect();
         let rounded: Vec<_> = short.iter().map(|x| x.to_f32()).collect();
-        let expected = by_scores(&x, &rounded, d);
-        assert_eq!(by_scores(&x, &short, d), expected);
-        assert_eq!(Argmax::new(&short, [vocab, d]).search(&x, &short), expected);
+        let short = Mat::new(&short, vocab, d);
+        let expected = by_scores(&x, Mat::new(&rounded, vocab, d));
+        assert_eq!(by_scores(&x, short), expected);
+        assert_eq!(Argmax::new(short).search(&x, short), expected);
+        // And of one in 8 bits.
+        let (whole, scales) = crate::round_to_int8(&numbers, [vocab, d], [1, 14]);
+        let short = crate::Int8::new(&whole, &scales, [vocab, d], [1, 14]);
+        let rounded: Vec<_> = (0..vocab).flat_map(|i| short.row(i).into_owned()).collect();
+        let expected = by_scores(&x, Mat::new(&rounded, vocab, d));
+        assert_eq!(by_scores(&x, short), expected);
+        assert_eq!(Argmax::new(short).search(&x, short), expected);
     }
 }

@@ -7,8 +7,8 @@
 //! | the same with at most five rows | `product/few.rs` | reads the right factor once, as it lies | likewise | likewise |
 //! | [`Argmax`] | `argmax.rs`, `argmax/` | 8-bit products (VNNI), then exact ones | likewise (`maddubs`) | scores |
 //!
-//! Right factors and tables may be kept in bf16 ([`Number`]): half the memory, and half of what
-//! products of few rows read.
+//! Right factors and tables ([`Right`]) may be kept in bf16, half the memory and half of what products
+//! of few rows read, or in 8 bits with a scale for each block ([`Int8`]), a quarter.
 //!
 //! What both are written in serves other kernels too: a loop compiled for every instruction set
 //! ([`simd!`], [`by_level!`] over [`lanes`]) and a slice that threads share ([`Shared`]).
@@ -37,6 +37,7 @@ pub mod simd;
 
 pub use argmax::Argmax;
 pub use half::bf16;
-pub use number::Number;
-pub use product::{Mat, MatMut, MatmulPrecision, Right, Update, gemm, gemm_serial};
+pub use product::{
+    Int8, Mat, MatMut, MatmulPrecision, Right, Update, gemm, gemm_serial, round_to_int8,
+};
 pub use shared::Shared;

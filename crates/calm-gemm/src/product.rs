@@ -12,9 +12,13 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod few;
+mod int8;
+mod right;
 mod widened;
 
-pub use few::Right;
+pub use int8::{Int8, round_to_int8};
+use right::Order;
+pub use right::Right;
 
 /// How a product is rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,14 +196,9 @@ const FEW_PARALLEL_FROM: usize = 1 << 15;
 ///
 /// # Panics
 /// Where the dimensions disagree.
-pub fn gemm<T: Right>(
-    a: Mat<'_>,
-    b: Mat<'_, T>,
-    c: MatMut<'_>,
-    into: Update,
-    precision: MatmulPrecision,
-) {
-    let work = a.rows * a.cols * b.cols;
+pub fn gemm<B: Right>(a: Mat<'_>, b: B, c: MatMut<'_>, into: Update, precision: MatmulPrecision) {
+    let [_, cols] = b.dims();
+    let work = a.rows * a.cols * cols;
     // A few rows wait for memory, not for arithmetic.
     let from = if few::fits(&a, &b) {
         FEW_PARALLEL_FROM * a.rows
@@ -215,9 +214,9 @@ pub fn gemm<T: Right>(
 }
 
 /// [`gemm()`] on the calling thread alone, for callers that are parallel themselves.
-pub fn gemm_serial<T: Right>(
+pub fn gemm_serial<B: Right>(
     a: Mat<'_>,
-    b: Mat<'_, T>,
+    b: B,
     c: MatMut<'_>,
     into: Update,
     precision: MatmulPrecision,
@@ -225,22 +224,21 @@ pub fn gemm_serial<T: Right>(
     gemm_on(1, a, b, c, into, precision);
 }
 
-fn gemm_on<T: Right>(
+fn gemm_on<B: Right>(
     threads: usize,
     a: Mat<'_>,
-    b: Mat<'_, T>,
+    b: B,
     c: MatMut<'_>,
     into: Update,
     precision: MatmulPrecision,
 ) {
     assert_eq!(
-        (a.rows, a.cols, b.cols),
-        (c.rows, b.rows, c.cols),
-        "a product of [{}, {}] and [{}, {}] into [{}, {}]",
+        (a.rows, [a.cols, c.cols]),
+        (c.rows, b.dims()),
+        "a product of [{}, {}] and {:?} into [{}, {}]",
         a.rows,
         a.cols,
-        b.rows,
-        b.cols,
+        b.dims(),
         c.rows,
         c.cols
     );
@@ -258,10 +256,9 @@ fn gemm_on<T: Right>(
     if few::fits(&a, &b) {
         return few::gemm(threads, a, b, c, into);
     }
-    let Some(data) = T::plain(b.data) else {
+    let Some(b) = b.plain() else {
         return widened::gemm(threads, a, b, c, into, precision);
     };
-    let b = b.over(data);
     #[cfg(target_arch = "x86_64")]
     if avx512::available() {
         return avx512::gemm(threads, a, b, c, into, precision);
@@ -324,7 +321,7 @@ pub(crate) mod tests {
     }
 
     /// Entry by entry in f64, and the sum of the magnitudes that rounding scales with.
-    fn plain(a: Mat<'_>, b: Mat<'_>) -> Vec<(f64, f64)> {
+    pub(crate) fn plain(a: Mat<'_>, b: Mat<'_>) -> Vec<(f64, f64)> {
         let mut out = Vec::new();
         for i in 0..a.rows {
             for j in 0..b.cols {
@@ -341,7 +338,7 @@ pub(crate) mod tests {
         out
     }
 
-    const SHAPES: [[usize; 3]; 15] = [
+    pub(crate) const SHAPES: [[usize; 3]; 15] = [
         [1, 1, 1],
         [1, 300, 5],
         [14, 32, 256],

@@ -13,6 +13,7 @@
 //! | [`gaussian_energy`] | `energy/`, draws from `philox.rs` | kernel | kernel |
 //! | [`AdamW`] | `adamw/` | kernel | kernel |
 //! | [`ArgmaxTable`] | `argmax/`, on [`calm_gemm::Argmax`] | kernel | plain version |
+//! | the same and [`linear`] of weights in 8 bits ([`to_int8`]), [`look_up`] | `weights/`, on [`calm_gemm::Int8`] | kernel | in f32 |
 //! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
 //!
 //! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward
@@ -45,6 +46,7 @@ mod norm;
 mod philox;
 mod rope;
 mod sampling;
+mod weights;
 
 pub use activation::{silu, silu_add, silu_gate, silu_gate_packed};
 pub use adamw::{AdamW, sum_of_squares};
@@ -54,11 +56,12 @@ pub use attention::{
 };
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::{KeyedDraws, gaussian_energy};
-pub use linear::{MatmulPrecision, linear, precision_on, with_matmul_precision};
+pub use linear::{MatmulPrecision, linear, linear_by_table, precision_on, with_matmul_precision};
 pub use norm::{layer_norm, rms_norm};
 pub use philox::normals;
 pub use rope::rope;
 pub use sampling::{boltzmann_weights, draw_softmax};
+pub use weights::{Depth, look_up, reads_short_weights, to_int8, wide};
 
 /// Plain tensor versions of all operations.
 pub mod reference {
@@ -88,12 +91,6 @@ use burn::tensor::{Device, Tensor};
 /// are the executor's own.
 pub fn fused(device: &Device) -> bool {
     on_flex(device) || on_cube(device)
-}
-
-/// Whether products on `device` read weights that are kept in bf16 as they lie; elsewhere such a weight
-/// is widened as a whole first.
-pub fn reads_bf16_weights(device: &Device) -> bool {
-    on_flex(device)
 }
 
 fn on_flex(device: &Device) -> bool {

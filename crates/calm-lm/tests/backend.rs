@@ -311,8 +311,8 @@ fn agree([(flex, flex_brier), (other, other_brier)]: [(Vec<TensorData>, TensorDa
     }
 }
 
-/// What was released in bf16 and in f32, and a model of ours rounded to bf16, computes on the device
-/// what it computes on the CPU.
+/// What was released in bf16 and in f32, and models rounded to bf16 and to 8 bits, compute on the device
+/// what they compute on the CPU.
 #[test]
 fn imported_models_trace_alike() {
     let released = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/released");
@@ -320,6 +320,8 @@ fn imported_models_trace_alike() {
         ("token-untied", WeightNumbers::Stored),
         ("energy-k4", WeightNumbers::Stored),
         ("energy-k4", WeightNumbers::Bf16),
+        ("token-tied", WeightNumbers::Int8),
+        ("diffusion-k4", WeightNumbers::Int8),
         ("flow-k4", WeightNumbers::F32),
     ] {
         let place = tempfile::tempdir().unwrap();

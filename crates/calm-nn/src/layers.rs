@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear, RmsNorm};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use calm_kernels::silu_gate;
 
 use crate::{Init, LAYER_NORM_EPS};
@@ -27,17 +27,13 @@ pub fn embed(table: &Embedding, tokens: Tensor<2, Int>, scaled: bool) -> Tensor<
     }
 }
 
-/// The entries of a table, which may be kept in bf16, as f32.
+/// The entries of a table, which may be kept in bf16 or 8 bits, as f32.
 ///
 /// # Shapes
 /// - tokens: `[batch, positions]`
 /// - output: `[batch, positions, d]`
 pub fn look_up(table: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> {
-    let entries = table.forward(tokens);
-    match entries.dtype() {
-        DType::BF16 => entries.cast(DType::F32),
-        _ => entries,
-    }
+    calm_kernels::look_up(table.weight.val(), tokens)
 }
 
 /// `x w + b`

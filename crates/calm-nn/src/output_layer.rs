@@ -1,7 +1,7 @@
 //! From hidden states to the vocabulary.
 
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use calm_kernels::{ArgmaxTable, Projection, cross_entropy};
 
 use crate::linear;
@@ -29,7 +29,7 @@ impl<'a> OutputLayer<'a> {
     pub fn logits(self, hidden: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Own(output) => linear(output, hidden),
-            Self::Tied(table) => calm_kernels::linear(hidden, table.weight.val().transpose(), None),
+            Self::Tied(table) => calm_kernels::linear_by_table(hidden, table.weight.val()),
         }
     }
 
@@ -40,23 +40,18 @@ impl<'a> OutputLayer<'a> {
     /// - targets: `[rows]`
     /// - output: `[1]`
     pub fn loss(self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-        // The kernel takes f32.
-        let wide = |weight: Tensor<2>| match weight.dtype() {
-            DType::BF16 => weight.cast(DType::F32),
-            _ => weight,
-        };
         let projection = match self {
-            Self::Own(output) => Projection::Output(wide(output.weight.val())),
-            Self::Tied(table) => Projection::Embedding(wide(table.weight.val())),
+            Self::Own(output) => Projection::Output(output.weight.val()),
+            Self::Tied(table) => Projection::Embedding(table.weight.val()),
         };
         cross_entropy(hidden, projection, targets)
     }
 
     /// Prepared for the search of the most likely token, which makes no scores.
     pub fn greedy_table(self) -> ArgmaxTable {
-        ArgmaxTable::new(match self {
-            Self::Own(output) => output.weight.val().transpose(),
-            Self::Tied(table) => table.weight.val(),
-        })
+        match self {
+            Self::Own(output) => ArgmaxTable::of_output(output.weight.val()),
+            Self::Tied(table) => ArgmaxTable::new(table.weight.val()),
+        }
     }
 }

@@ -81,19 +81,19 @@ pub struct Newest<C> {
     pub passed_over: Vec<calm_lm::Error>,
 }
 
-/// The newest valid checkpoint of a stage, if the stage has any: the one that `latest` names, or
-/// the last of the others.
+/// The newest valid checkpoint of a stage, if the stage has any. One that `latest` names and that is
+/// gone is passed over like a damaged one; where it names an older one, a trainer ended between a
+/// checkpoint and the line that names it.
 ///
 /// # Errors
 /// Where there are some and none is valid.
 pub(crate) fn newest<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<Option<Newest<C>>> {
     let directory = run.checkpoints(stage);
     let named = std::fs::read_to_string(run.latest(stage)).ok();
-    let named = named.map(|name| directory.join(name.trim()));
     let mut candidates = step_directories(&directory)?;
+    candidates.extend(named.map(|name| directory.join(name.trim())));
     candidates.sort();
-    candidates.retain(|path| Some(path) != named.as_ref());
-    candidates.extend(named);
+    candidates.dedup();
 
     let mut passed_over = Vec::new();
     for path in candidates.iter().rev() {
@@ -165,7 +165,13 @@ pub(crate) fn publish(
         .partition(|path| *path == newest || before.as_ref().is_some_and(|last| path <= last));
     let surplus = kept.len().saturating_sub(keep);
     let half_written = half_written(&directory)?;
-    for path in kept[..surplus].iter().chain(&undone).chain(&half_written) {
+    for path in kept[..surplus].iter().chain(&undone) {
+        // Under its own name a checkpoint is whole, whenever the trainer ends.
+        let aside = directory.join(format!("{HALF}removed-{}", file_name(path)));
+        std::fs::rename(path, &aside).map_err(Error::io(path))?;
+        std::fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
+    }
+    for path in &half_written {
         std::fs::remove_dir_all(path).map_err(Error::io(path))?;
     }
     Ok(())
@@ -178,10 +184,13 @@ fn step_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// What interrupted writes left behind.
+/// How the names of what is written, or removed, begin.
+const HALF: &str = ".writing-";
+
+/// What an interruption left behind.
 fn half_written(directory: &Path) -> Result<Vec<PathBuf>> {
     directories(directory, |name| {
-        name.starts_with(".writing-") || name.ends_with(".old")
+        name.starts_with(HALF) || name.ends_with(".old")
     })
 }
 

@@ -288,6 +288,7 @@ fn a_checkpoint_is_scored_on_what_it_held_out_or_not_at_all() {
     // An unknown split holds out nothing that anyone could know of.
     let manifest = place.path(checkpoint).join("manifest.json");
     let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::remove_file(manifest.with_extension("sha256")).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json["split"]["rule"] = "another-1".into();
     std::fs::write(&manifest, json.to_string()).unwrap();

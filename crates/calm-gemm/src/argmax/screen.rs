@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::products::{Line, MOST_ROWS, PANEL, Products, SHIFT, WORD};
 use super::rounding::{Rounded, Rows, round};
-use crate::{Number, simd};
+use crate::{Right, simd};
 
 /// Rows that a task goes over for each panel: their numbers stay in the second-level cache.
 const ROWS: usize = 240;
@@ -53,16 +53,13 @@ struct Candidate {
 impl Screen {
     /// Rounds a table `[V, d]`; none where the machine lacks the instructions or a number is too
     /// large or none.
-    pub(super) fn new<T: Number>(table: &[T], [vocab, d]: [usize; 2]) -> Option<Self> {
-        Self::through(Products::best()?, table, [vocab, d])
+    pub(super) fn new<B: Right>(table: B) -> Option<Self> {
+        Self::through(Products::best()?, table)
     }
 
     /// [`Screen::new`] by given instructions.
-    pub(super) fn through<T: Number>(
-        products: Products,
-        table: &[T],
-        [vocab, d]: [usize; 2],
-    ) -> Option<Self> {
+    pub(super) fn through<B: Right>(products: Products, table: B) -> Option<Self> {
+        let [vocab, d] = table.dims();
         // Norms of longer vectors, summed in f32, may be off by more than the slack.
         if d == 0 || d > 1 << 13 {
             return None;
@@ -72,12 +69,12 @@ impl Screen {
         let mut lines = vec![Line([SHIFT as u8; 64]); panels * words * 2];
         let per_column: Vec<[f32; 3]> = lines
             .par_chunks_mut(words * 2)
-            .zip(table.par_chunks(PANEL * d))
-            .flat_map_iter(|(lines, table)| {
+            .enumerate()
+            .flat_map_iter(|(panel, lines)| {
                 let mut rounded = vec![0i8; d];
                 let mut found = [[0.0; 3]; PANEL];
-                for (j, w) in table.chunks_exact(d).enumerate() {
-                    let Rounded { scale, size, rest } = round(&T::floats(w), i8::MAX, &mut rounded);
+                for (j, i) in (panel * PANEL..vocab).take(PANEL).enumerate() {
+                    let Rounded { scale, size, rest } = round(&table.row(i), i8::MAX, &mut rounded);
                     found[j] = [scale, scale * size, scale * rest];
                     let (half, lane) = (j / 16, j % 16);
                     for (k, &q) in rounded.iter().enumerate() {
@@ -107,7 +104,7 @@ impl Screen {
     }
 
     /// For each row of x the first entry of the table with the largest product.
-    pub(super) fn search<T: Number>(&self, x: &[f32], table: &[T]) -> Vec<i32> {
+    pub(super) fn search<B: Right>(&self, x: &[f32], table: B) -> Vec<i32> {
         let count = x.len() / self.d;
         let rows = Rows::new(x, self.d, self.products.row_limit());
         let parallel = x.len() * self.vocab >= PARALLEL_FROM;
@@ -229,8 +226,8 @@ impl Screen {
 
     /// The first entry with the largest product among the candidates, which come in order; among
     /// all where there are none, because x is not finite.
-    fn largest<T: Number>(&self, x: &[f32], candidates: &[u32], table: &[T]) -> i32 {
-        let of = |column: usize| product(x, &T::floats(&table[column * self.d..][..self.d]));
+    fn largest<B: Right>(&self, x: &[f32], candidates: &[u32], table: B) -> i32 {
+        let of = |column: usize| product(x, &table.row(column));
         let first_largest = |columns: &mut dyn Iterator<Item = usize>| {
             let mut best = (0, f64::NEG_INFINITY);
             for column in columns {

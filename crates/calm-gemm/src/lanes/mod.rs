@@ -26,6 +26,12 @@ pub trait Lanes: Copy {
     /// Where they lie outside.
     fn load_bf16(data: &[bf16], at: usize) -> Self;
 
+    /// The same of whole numbers.
+    ///
+    /// # Panics
+    /// Where they lie outside.
+    fn load_i8(data: &[i8], at: usize) -> Self;
+
     /// The reverse of [`Lanes::load`].
     fn store(self, data: &mut [f32], at: usize);
 

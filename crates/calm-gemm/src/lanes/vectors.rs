@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::Lanes;
-use crate::Number;
+use crate::number::Number;
 
 /// Single numbers: the ends of rows, and loops that the compiler makes vectors of.
 impl Lanes for f32 {
@@ -29,6 +29,11 @@ impl Lanes for f32 {
 
     #[inline(always)]
     fn load_bf16(data: &[bf16], at: usize) -> Self {
+        data[at].float()
+    }
+
+    #[inline(always)]
+    fn load_i8(data: &[i8], at: usize) -> Self {
         data[at].float()
     }
 
@@ -109,6 +114,12 @@ impl Lanes for [f32; 8] {
     }
 
     #[inline(always)]
+    fn load_i8(data: &[i8], at: usize) -> Self {
+        let data: &[i8; 8] = data[at..at + 8].try_into().expect("eight numbers");
+        data.map(Number::float)
+    }
+
+    #[inline(always)]
     fn store(self, data: &mut [f32], at: usize) {
         data[at..at + 8].copy_from_slice(&self);
     }
@@ -163,7 +174,7 @@ impl Lanes for [f32; 8] {
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanes {
     (
-        $vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $load_bf16:expr,
+        $vector:ty, $n:literal, $zero:ident, $splat:ident, $load:ident, $load_bf16:expr, $load_i8:expr,
         $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $max:ident, $min:ident, $power:expr, $total:expr,
         $largest:expr
     ) => {
@@ -193,6 +204,12 @@ macro_rules! lanes {
                 // SAFETY: the machine has the instruction, and the end of the slice is checked; a bf16
                 // is the upper half of an f32.
                 unsafe { $load_bf16(data[at..at + $n].as_ptr()) }
+            }
+
+            #[inline(always)]
+            fn load_i8(data: &[i8], at: usize) -> Self {
+                // SAFETY: the machine has the instruction, and the end of the slice is checked.
+                unsafe { $load_i8(data[at..at + $n].as_ptr()) }
             }
 
             #[inline(always)]
@@ -269,6 +286,7 @@ lanes!(
         let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper))
     },
+    |at: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))),
     _mm256_storeu_ps,
     _mm256_add_ps,
     _mm256_sub_ps,
@@ -300,6 +318,7 @@ lanes!(
         let upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper))
     },
+    |at: *const i8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))),
     _mm512_storeu_ps,
     _mm512_add_ps,
     _mm512_sub_ps,

@@ -1,19 +1,22 @@
 //! Products with a handful of rows on the left, as decoding has them: nothing is packed, because
 //! every number of the right factor is used a few times only. The time is that of reading it.
 
+use std::ops::Range;
+
 use half::bf16;
 
-use super::{Mat, MatMut, Update};
+use super::{Mat, MatMut, Order, Right, Update};
+use crate::Shared;
 use crate::by_level;
 use crate::lanes::Lanes;
-use crate::{Number, Shared};
+use crate::number::Number;
 
 /// Left factors of up to this many rows come here.
 pub(super) const MOST_ROWS: usize = 5;
 
 /// Whether the right factor lies so that it can be read as it is.
-pub(super) fn fits<T: Number>(a: &Mat<'_>, b: &Mat<'_, T>) -> bool {
-    a.rows <= MOST_ROWS && a.col_stride == 1 && (b.col_stride == 1 || b.row_stride == 1)
+pub(super) fn fits<B: Right>(a: &Mat<'_>, b: &B) -> bool {
+    a.rows <= MOST_ROWS && a.col_stride == 1 && b.order().is_some()
 }
 
 /// Parts of a product that is shared out: a fixed number, so that the order of its sums does not
@@ -21,45 +24,33 @@ pub(super) fn fits<T: Number>(a: &Mat<'_>, b: &Mat<'_, T>) -> bool {
 const PARTS: usize = 4;
 
 /// The product; see [`super::gemm`].
-pub(super) fn gemm<T: Right>(
-    threads: usize,
-    a: Mat<'_>,
-    b: Mat<'_, T>,
-    c: MatMut<'_>,
-    into: Update,
-) {
-    if b.col_stride == 1 {
-        row_major(threads, a, b, c, into);
-    } else {
-        column_major(threads, a, b, c, into);
+pub(super) fn gemm<B: Right>(threads: usize, a: Mat<'_>, b: B, c: MatMut<'_>, into: Update) {
+    match b.order() {
+        Some(Order::Rows) => row_major(threads, a, b, c, into),
+        _ => column_major(threads, a, b, c, into),
     }
 }
 
-/// The parts of `0..n`.
-fn parts(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let share = n.div_ceil(PARTS).next_multiple_of(4);
+/// The parts of `0..n`, which begin at multiples of `unit`.
+fn parts(n: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+    let share = n.div_ceil(PARTS).next_multiple_of(unit);
     (0..n)
         .step_by(share.max(1))
         .map(move |first| first..n.min(first + share))
 }
 
 /// Shared out by depth, so that every thread reads memory from one end to the other.
-fn row_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'_>, into: Update) {
+fn row_major<B: Right>(threads: usize, a: Mat<'_>, b: B, c: MatMut<'_>, into: Update) {
     let (rows, cols) = (c.rows, c.cols);
-    let part = |depth: std::ops::Range<usize>, sums: &mut [f32]| {
-        let x = (&a.data[depth.start..], a.row_stride, depth.len());
-        let b = (&b.data[depth.start * b.row_stride..], b.row_stride);
-        T::add_rows(rows, x, b, (sums, cols));
-    };
     let mut space = vec![0.0; PARTS * rows * cols];
-    let work = space.chunks_exact_mut(rows * cols).zip(parts(a.cols));
+    let parts = parts(a.cols, b.unit());
+    let work = space.chunks_exact_mut(rows * cols).zip(parts);
     if threads <= 1 {
-        work.for_each(|(sums, depth)| part(depth, sums));
+        work.for_each(|(sums, depth)| b.add_rows(a, depth, sums));
     } else {
         rayon::scope(|scope| {
             for (sums, depth) in work {
-                let part = &part;
-                scope.spawn(move |_| part(depth, sums));
+                scope.spawn(move |_| b.add_rows(a, depth, sums));
             }
         });
     }
@@ -76,14 +67,13 @@ fn row_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'_>,
 }
 
 /// Shared out by columns, which are rows of memory here.
-fn column_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'_>, into: Update) {
+fn column_major<B: Right>(threads: usize, a: Mat<'_>, b: B, c: MatMut<'_>, into: Update) {
     let (rows, cols, stride) = (c.rows, c.cols, c.stride);
     let target = Shared::new(c.data);
-    let part = |cols: std::ops::Range<usize>| {
-        let mut sums = vec![0.0; rows * cols.len()];
-        let b = (&b.data[cols.start * b.col_stride..], b.col_stride);
+    let part = |cols: Range<usize>| {
         let width = cols.len();
-        T::add_dots(rows, (a.data, a.row_stride, a.cols), b, (&mut sums, width));
+        let mut sums = vec![0.0; rows * width];
+        b.add_columns(a, cols.clone(), &mut sums);
         for (i, sums) in sums.chunks_exact_mut(width).enumerate() {
             let at = i * stride + cols.start;
             if into == Update::Add {
@@ -101,7 +91,7 @@ fn column_major<T: Right>(threads: usize, a: Mat<'_>, b: Mat<'_, T>, c: MatMut<'
         return part(0..cols);
     }
     rayon::scope(|scope| {
-        for cols in parts(cols) {
+        for cols in parts(cols, 4) {
             let part = &part;
             scope.spawn(move |_| part(cols));
         }
@@ -239,8 +229,8 @@ fn add_some_dots<V: Lanes, T: Number, const R: usize, const C: usize>(
     }
 }
 
-/// A right factor that there are kernels for.
-pub trait Right: Number {
+/// Numbers of a right factor that there are kernels for.
+pub trait Kernels: Number {
     /// `sums += x b` of a row-major b.
     fn add_rows(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>);
 
@@ -263,9 +253,9 @@ macro_rules! by_rows {
     };
 }
 
-macro_rules! right {
+macro_rules! kernels {
     ($number:ty) => {
-        impl Right for $number {
+        impl Kernels for $number {
             fn add_rows(rows: usize, x: Left<'_>, b: Rows<'_, Self>, sums: Sums<'_>) {
                 by_rows!(add_rows of $number, (rows, x, b, sums): 1 x 8, 2 x 8, 3 x 4, 4 x 4, 5 x 4)
             }
@@ -277,8 +267,9 @@ macro_rules! right {
     };
 }
 
-right!(f32);
-right!(bf16);
+kernels!(f32);
+kernels!(bf16);
+kernels!(i8);
 
 #[cfg(test)]
 mod tests {
@@ -304,6 +295,12 @@ mod tests {
             let (mut short_rows, mut short_dots) = (vec![1.0; R * cols], vec![1.0; R * cols]);
             add_rows::<V, bf16, R, 4>(left, (&short_b, cols), (&mut short_rows, cols));
             add_dots::<V, bf16, R, 2>(left, (&short_across, depth), (&mut short_dots, cols));
+            assert_eq!((short_rows, short_dots), (by_rows.clone(), by_dots.clone()));
+            let short = |b: &[f32]| b.iter().map(|&x| x as i8).collect::<Vec<_>>();
+            let (short_b, short_across) = (short(&b), short(&across));
+            let (mut short_rows, mut short_dots) = (vec![1.0; R * cols], vec![1.0; R * cols]);
+            add_rows::<V, i8, R, 4>(left, (&short_b, cols), (&mut short_rows, cols));
+            add_dots::<V, i8, R, 2>(left, (&short_across, depth), (&mut short_dots, cols));
             assert_eq!((short_rows, short_dots), (by_rows.clone(), by_dots.clone()));
             for r in 0..R {
                 for j in 0..cols {

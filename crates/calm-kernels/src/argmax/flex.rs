@@ -9,13 +9,30 @@ use burn::backend::{
 use burn::tensor::{DType, Element, TensorData};
 use burn_flex::FlexTensor;
 use bytemuck::Pod;
-use calm_gemm::{Argmax, Right, bf16};
+use calm_gemm::{Argmax, Mat, Right, bf16};
 
 use super::ArgmaxOps;
 use crate::cpu::tensor::Floats;
 
 /// What is made of a table once, at the first search.
-pub type Prepared = OnceLock<Argmax>;
+#[derive(Debug, Default)]
+pub struct Prepared {
+    argmax: OnceLock<Argmax>,
+    /// A table in row order where the one that is given lies otherwise.
+    in_order: OnceLock<FlexTensor>,
+}
+
+impl Prepared {
+    /// The search in a table of `[V, d]`, the same at each call.
+    pub(crate) fn search<B: Right>(&self, x: &Floats, table: B) -> Vec<i32> {
+        if table.dims()[1] == 0 {
+            // All products are the same.
+            return vec![0; x.shape()[0]];
+        }
+        let prepared = self.argmax.get_or_init(|| Argmax::new(table));
+        prepared.search(x, table)
+    }
+}
 
 impl ArgmaxOps for Flex {
     fn calm_argmax(
@@ -24,31 +41,28 @@ impl ArgmaxOps for Flex {
         prepared: Arc<Prepared>,
     ) -> IntTensor<Self> {
         let x = Floats::new(x);
-        let rows = x.shape()[0];
-        let shape = [table.layout().shape()[0], table.layout().shape()[1]];
-        let best = match table.dtype() {
-            DType::BF16 => search::<bf16>(&x, table, shape, &prepared),
-            _ => search::<f32>(&x, table, shape, &prepared),
-        };
-        FlexTensor::from_data(TensorData::new(best, [rows]))
+        indices(match table.dtype() {
+            DType::BF16 => search::<bf16>(&x, &table, &prepared),
+            _ => search::<f32>(&x, &table, &prepared),
+        })
     }
 }
 
-fn search<T: Right + Element + Pod>(
-    x: &Floats,
-    table: FlexTensor,
-    [vocab, d]: [usize; 2],
-    prepared: &Prepared,
-) -> Vec<i32> {
-    if d == 0 {
-        // All products are the same.
-        return vec![0; x.shape()[0]];
-    }
-    let table = match table.as_slice::<T>() {
-        Some(_) => table,
-        None => table.to_contiguous(),
-    };
-    let table = table.as_slice::<T>().expect("it lies side by side");
-    let prepared = prepared.get_or_init(|| Argmax::new(table, [vocab, d]));
-    prepared.search(x, table)
+/// A tensor of what a search found.
+pub(crate) fn indices(found: Vec<i32>) -> FlexTensor {
+    let rows = found.len();
+    FlexTensor::from_data(TensorData::new(found, [rows]))
+}
+
+fn search<T: Element + Pod>(x: &Floats, table: &FlexTensor, prepared: &Prepared) -> Vec<i32>
+where
+    for<'a> Mat<'a, T>: Right,
+{
+    let shape = table.layout().shape();
+    let (vocab, d) = (shape[0], shape[1]);
+    let numbers = table.as_slice::<T>().unwrap_or_else(|| {
+        let table = prepared.in_order.get_or_init(|| table.to_contiguous());
+        table.as_slice::<T>().expect("it lies side by side")
+    });
+    prepared.search(x, Mat::new(numbers, vocab, d))
 }

@@ -8,10 +8,12 @@ use burn::backend::{
     Backend, Dispatch, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use crate::on_flex;
-use flex::Prepared;
+use crate::weights::{Int8Ops, is_int8, transposed, wide};
+pub use flex::Prepared;
+pub(crate) use flex::indices;
 
 /// Backends with a search of their own; never differentiated.
 #[backend_extension(Flex)]
@@ -38,7 +40,7 @@ pub struct ArgmaxTable {
 
 impl ArgmaxTable {
     /// The first search prepares `table`, which takes as long as a few dozen rows. It may be kept in
-    /// bf16.
+    /// bf16 or 8 bits.
     ///
     /// # Shapes
     /// - table: `[V, d]`
@@ -54,6 +56,17 @@ impl ArgmaxTable {
         };
         let prepared = on_flex(&table.device()).then(Arc::default);
         Self { table, prepared }
+    }
+
+    /// [`ArgmaxTable::new`] of the weight of an output layer.
+    ///
+    /// # Shapes
+    /// - weight: `[d, V]`
+    ///
+    /// # Panics
+    /// Where V is 0.
+    pub fn of_output(weight: Tensor<2>) -> Self {
+        Self::new(transposed(weight))
     }
 
     /// Entries, V.
@@ -85,12 +98,12 @@ impl ArgmaxTable {
         let Some(prepared) = &self.prepared else {
             return argmax_reference(x, self.table.clone());
         };
-        let best = <Dispatch as ArgmaxOps>::calm_argmax(
-            x.into_dispatch(),
-            self.table.clone().into_dispatch(),
-            prepared.clone(),
-        );
-        Tensor::from_dispatch(best)
+        let search = match is_int8(&self.table) {
+            true => <Dispatch as Int8Ops>::calm_argmax_int8,
+            false => <Dispatch as ArgmaxOps>::calm_argmax,
+        };
+        let (x, table) = (x.into_dispatch(), self.table.clone().into_dispatch());
+        Tensor::from_dispatch(search(x, table, prepared.clone()))
     }
 }
 
@@ -101,10 +114,7 @@ const SCORES_AT_ONCE: usize = 1 << 24;
 /// never stand in memory at once.
 pub fn argmax_reference(x: Tensor<2>, table: Tensor<2>) -> Tensor<1, Int> {
     let ([rows, _], [vocab, _]) = (x.dims(), table.dims());
-    let table = match table.dtype() {
-        DType::BF16 => table.cast(DType::F32),
-        _ => table,
-    };
+    let table = wide(table);
     let block = (SCORES_AT_ONCE / vocab).max(1);
     let best = |x: Tensor<2>| {
         let scores = x.matmul(table.clone().transpose());

@@ -12,6 +12,7 @@ use burn::backend::{
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
 use crate::has_kernel;
+use crate::weights::wide;
 
 /// Backends with a fused cross-entropy.
 #[backend_extension(
@@ -43,7 +44,7 @@ pub trait CrossEntropyOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// The matrix of a projection onto a vocabulary.
+/// The matrix of a projection onto a vocabulary. What is kept in fewer bits than f32 is widened whole.
 #[derive(Clone, Debug)]
 pub enum Projection {
     /// `[d, V]`, an output layer.
@@ -63,6 +64,7 @@ pub enum Projection {
 /// - output: `[1]`
 pub fn cross_entropy(x: Tensor<2>, projection: Projection, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(x.dims()[0], targets.dims()[0], "one target per row");
+    let projection = projection.wide();
     if !has_kernel(&x) {
         return written_out(projection.scores(x), targets);
     }
@@ -80,6 +82,13 @@ pub fn cross_entropy(x: Tensor<2>, projection: Projection, targets: Tensor<1, In
 }
 
 impl Projection {
+    fn wide(self) -> Self {
+        match self {
+            Self::Output(w) => Self::Output(wide(w)),
+            Self::Embedding(w) => Self::Embedding(wide(w)),
+        }
+    }
+
     fn scores(self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Output(w) => x.matmul(w),

@@ -63,7 +63,7 @@ fn product(a: Mat<'_>, b: &Matrix, transposed: bool) -> FloatTensor<Flex> {
 
 /// The product, whatever the right factor is kept in.
 fn multiply(a: Mat<'_>, b: &Matrix, transposed: bool, out: MatMut<'_>, into: Update) {
-    fn of<T: Right>(a: Mat<'_>, b: Mat<'_, T>, t: bool, out: MatMut<'_>, into: Update) {
+    fn of<B: Right>(a: Mat<'_>, b: B, t: bool, out: MatMut<'_>, into: Update) {
         gemm(a, if t { b.t() } else { b }, out, into, matmul_precision());
     }
     match b.is_bf16() {

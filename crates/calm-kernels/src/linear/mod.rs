@@ -9,6 +9,7 @@ use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::on_flex;
+use crate::weights::{Depth, is_int8, linear_int8, wide};
 pub use calm_gemm::MatmulPrecision;
 
 /// Backends with a fused linear layer.
@@ -78,9 +79,9 @@ pub(crate) fn matmul_precision() -> MatmulPrecision {
     PRECISION.get()
 }
 
-/// A linear layer. Its weight may be kept in bf16, half the memory: it is widened, and everything is
-/// computed in f32 (on the CPU block by block; elsewhere the whole weight is widened for the time of the
-/// product). Of such a weight there is no gradient.
+/// A linear layer. Its weight may be kept in bf16 or 8 bits, half the memory or a quarter: it is
+/// widened, and everything is computed in f32 (on the CPU block by block; elsewhere the whole weight is
+/// widened for the time of the product). Of such a weight there is no gradient.
 ///
 /// # Shapes
 /// - x: `[.., in]`
@@ -92,7 +93,8 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    if !on_flex(&x.device()) {
+    let on_flex = on_flex(&x.device());
+    if !on_flex && !is_int8(&weight) {
         return match precision_on(matmul_precision(), &x.device()) {
             MatmulPrecision::F32 => reference(x, weight, bias),
             MatmulPrecision::Bf16 => reference_bf16(x, weight, bias),
@@ -102,14 +104,34 @@ pub fn linear<const D: usize>(
     let [d_input, d_output] = weight.dims();
     assert_eq!(dims[D - 1], d_input, "a linear layer of {d_input} inputs");
     let rows = dims[..D - 1].iter().product::<usize>();
-    let x = x.reshape([rows, d_input]).into_dispatch();
-    let w = weight.into_dispatch();
-    let y = match bias {
-        Some(bias) => <Dispatch as LinearOps>::calm_linear_bias(x, w, bias.into_dispatch()),
-        None => <Dispatch as LinearOps>::calm_linear(x, w),
+    let x = x.reshape([rows, d_input]);
+    let y = match (is_int8(&weight), bias) {
+        (true, None) => linear_int8(x, weight, Depth::Rows),
+        (true, Some(bias)) => linear_int8(x, weight, Depth::Rows) + bias.unsqueeze(),
+        (false, bias) => {
+            let (x, w) = (x.into_dispatch(), weight.into_dispatch());
+            Tensor::<2>::from_dispatch(match bias {
+                Some(bias) => <Dispatch as LinearOps>::calm_linear_bias(x, w, bias.into_dispatch()),
+                None => <Dispatch as LinearOps>::calm_linear(x, w),
+            })
+        }
     };
     dims[D - 1] = d_output;
-    Tensor::<2>::from_dispatch(y).reshape(dims)
+    y.reshape(dims)
+}
+
+/// `x table^T`, the products of rows with all vectors of a table, whose weight may be kept as that of
+/// [`linear`].
+///
+/// # Shapes
+/// - x: `[rows, d]`
+/// - table: `[V, d]`
+/// - output: `[rows, V]`
+pub fn linear_by_table(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
+    match is_int8(&table) {
+        true => linear_int8(x, table, Depth::Columns),
+        false => linear(x, table.transpose(), None),
+    }
 }
 
 /// [`reference()`] with factors and product rounded to bf16, and the gradients' alike; tensors, the
@@ -131,14 +153,6 @@ pub fn reference_bf16<const D: usize>(
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
-    }
-}
-
-/// What is kept in fewer bits, in f32.
-fn wide(weight: Tensor<2>) -> Tensor<2> {
-    match weight.dtype() {
-        DType::BF16 => weight.cast(DType::F32),
-        _ => weight,
     }
 }
 

@@ -21,6 +21,8 @@ mod cached;
 mod cached_local;
 #[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
 mod linear;
+#[cfg(not(any(feature = "vulkan", feature = "webgpu")))]
+mod weights;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -3,7 +3,9 @@
 //! ```text
 //! step-000500/
 //!   manifest.json         size and sha256 of every other file, and the split of the training
-//!                         text; written last
+//!                         text
+//!   manifest.sha256       that of the manifest, as `sha256sum -c` reads it; written last, and absent in
+//!                         checkpoints of before 2026-12
 //!   config.json           the ModelConfig, or the TokenModelConfig of a token baseline, or the
 //!                         AutoencoderConfig of an autoencoder that was imported alone
 //!   tokenizer.json        absent where an import had none
@@ -41,6 +43,7 @@ pub use writer::CheckpointWriter;
 
 const FORMAT: u32 = 1;
 const MANIFEST: &str = "manifest.json";
+const MANIFEST_SUM: &str = "manifest.sha256";
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const AUTOENCODER: &str = "autoencoder.bpk";
@@ -124,6 +127,11 @@ struct Manifest {
 struct FileEntry {
     bytes: u64,
     sha256: String,
+}
+
+/// The line that stands in [`MANIFEST_SUM`].
+fn manifest_sum(manifest: &Path) -> Result<String> {
+    Ok(format!("{}  {MANIFEST}\n", sha256_file(manifest)?))
 }
 
 fn entry_of(path: &Path) -> Result<FileEntry> {

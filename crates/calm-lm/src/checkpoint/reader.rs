@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, FileEntry, LANGUAGE_MODEL,
-    LOCAL_MODEL, MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, WeightNumbers, entry_of, weights,
+    LOCAL_MODEL, MANIFEST, MANIFEST_SUM, Manifest, TOKEN_MODEL, TOKENIZER, WeightNumbers, entry_of,
+    manifest_sum, weights,
 };
 use crate::model::Stored;
 use crate::{CalmModel, Error, Kind, LanguageModel, LocalModel, ModelConfig, Result};
@@ -53,6 +54,12 @@ fn manifest(directory: &Path) -> Result<Manifest> {
     if !path.is_file() {
         let (path, missing) = (directory.to_owned(), MANIFEST.to_owned());
         return Err(Error::NoCheckpoint { path, missing });
+    }
+    let sum = directory.join(MANIFEST_SUM);
+    if sum.is_file() && fs::read(&sum).map_err(Error::io(&sum))? != manifest_sum(&path)?.as_bytes()
+    {
+        let detail = "its sha256 is not the one written".to_owned();
+        return Err(Error::DamagedCheckpoint { path, detail });
     }
     let manifest: Manifest = read_json(&path)?;
     if manifest.format != FORMAT {

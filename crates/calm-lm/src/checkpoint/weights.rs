@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::store::ModuleRecord;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use calm_kernels::Depth;
 use half::bf16;
 use memmap2::Mmap;
 
@@ -72,10 +73,13 @@ pub enum WeightNumbers {
     Verbatim,
     /// bf16, rounded when they are loaded: half the memory, and half of what decoding reads.
     Bf16,
+    /// 8 bits with a scale for each block of up to 240 inputs, rounded when they are loaded: a quarter
+    /// of the memory, and a quarter of what decoding reads.
+    Int8,
 }
 
 /// `fresh` with the parameters of a file. Those that are kept as they are stored stay in it until they
-/// are used, on the CPU. Other devices have no products of bf16 weights that pay: there they are rounded
+/// are used, on the CPU. Other devices have no products of short weights that pay: there they are rounded
 /// alike and kept in f32.
 ///
 /// # Errors
@@ -92,7 +96,7 @@ pub(super) fn load<M: Module>(
     };
     let record = match numbers {
         // Read one by one, rounded and let go: mapped, all of the file would stay in memory.
-        WeightNumbers::Bf16 => ModuleRecord::load(path),
+        WeightNumbers::Bf16 | WeightNumbers::Int8 => ModuleRecord::load(path),
         _ => {
             let file = File::open(path).map_err(Error::io(path))?;
             // SAFETY: a checkpoint's files are never written again, and what replaces a checkpoint is
@@ -103,7 +107,7 @@ pub(super) fn load<M: Module>(
         }
     };
     let mut record = record.map_err(|e| weights(e.to_string()))?;
-    if !calm_kernels::reads_bf16_weights(device) {
+    if !calm_kernels::reads_short_weights(device) {
         // Which may not even hold them.
         record = record.cast_to_module_dtype();
     }
@@ -136,15 +140,17 @@ impl ModuleMapper for Convert {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let of_layer = self
-            .inside
-            .iter()
-            .any(|kind| kind.contains("Linear") || kind.contains("Embedding"));
-        let weight = D == 2 && of_layer;
+        let inside = |name: &str| self.inside.iter().any(|kind| kind.contains(name));
+        let depth = match D {
+            2 if inside("Linear") => Some(Depth::Rows),
+            2 if inside("Embedding") => Some(Depth::Columns),
+            _ => None,
+        };
+        let weight = depth.is_some();
         let device = param.device();
-        let on_cpu = calm_kernels::reads_bf16_weights(&device);
+        let on_cpu = calm_kernels::reads_short_weights(&device);
         let stored = param.val().dtype();
-        let lazy = self.numbers == WeightNumbers::Bf16;
+        let lazy = matches!(self.numbers, WeightNumbers::Bf16 | WeightNumbers::Int8);
         let cast = |param: Param<Tensor<D>>, dtype| match stored == dtype {
             // Read now: the file may be gone when it is used.
             true if lazy => param.map(|tensor| {
@@ -165,7 +171,26 @@ impl ModuleMapper for Convert {
                 let rounded = tensor.into_data().convert::<bf16>().convert::<f32>();
                 Tensor::from_data(rounded, (&device, DType::F32))
             }),
+            WeightNumbers::Int8 => match depth {
+                Some(depth) => param.map(|tensor| in_8_bits(tensor, depth, on_cpu)),
+                None => cast(param, DType::F32),
+            },
             _ => cast(param, DType::F32),
+        }
+    }
+}
+
+/// A matrix rounded to 8 bits; `kept` in them, or in f32.
+fn in_8_bits<const D: usize>(weight: Tensor<D>, depth: Depth, kept: bool) -> Tensor<D> {
+    let device = weight.device();
+    // On the host.
+    let rounded = calm_kernels::to_int8(weight.into_data(), depth, &Device::flex());
+    match kept {
+        // A reshape would round again.
+        true => Tensor::from_dispatch(rounded.into_dispatch()),
+        false => {
+            let data = calm_kernels::wide(rounded).into_data();
+            Tensor::from_data(data, (&device, DType::F32))
         }
     }
 }

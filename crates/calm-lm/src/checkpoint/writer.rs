@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     AUTOENCODER, AUXILIARY, CONFIG, CheckpointConfig, FORMAT, LANGUAGE_MODEL, LOCAL_MODEL,
-    MANIFEST, Manifest, TOKEN_MODEL, TOKENIZER, entry_of, weights,
+    MANIFEST, MANIFEST_SUM, Manifest, TOKEN_MODEL, TOKENIZER, entry_of, manifest_sum, weights,
 };
 use crate::model::Stored;
 use crate::{Error, Kind, LanguageModel, LocalModel, Result};
@@ -179,10 +179,13 @@ impl CheckpointWriter {
             files,
         };
         self.write_json(MANIFEST, &manifest)?;
-        let manifest = self.path(MANIFEST);
-        File::open(&manifest)
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io(&manifest))?;
+        let (manifest, sum) = (self.path(MANIFEST), self.path(MANIFEST_SUM));
+        fs::write(&sum, manifest_sum(&manifest)?).map_err(Error::io(&sum))?;
+        for path in [&manifest, &sum] {
+            File::open(path)
+                .and_then(|file| file.sync_all())
+                .map_err(Error::io(path))?;
+        }
         calm_files::sync_directory(&directory).map_err(Error::io(&directory))?;
         // A directory can't be renamed over a full one: the old one steps aside first, to a name that
         // nobody else has.

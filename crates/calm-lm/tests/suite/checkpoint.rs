@@ -112,6 +112,24 @@ fn truncated_changed_and_missing_files_are_told_apart_from_a_whole_checkpoint() 
             );
         }
     }
+    // Every bit of the manifest, of which the split and the ends of texts are no file's.
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("c");
+    write(&target);
+    let path = target.join("manifest.json");
+    let bytes = fs::read(&path).unwrap();
+    for at in 0..bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&path, bytes).unwrap();
+        let error = Checkpoint::open(&target).unwrap_err();
+        assert!(matches!(error, Error::DamagedCheckpoint { .. }), "{error}");
+    }
+    // One of before its sum was written is read as it was.
+    fs::write(&path, &bytes).unwrap();
+    Checkpoint::open(&target).unwrap();
+    fs::remove_file(target.join("manifest.sha256")).unwrap();
+    Checkpoint::open(&target).unwrap();
 }
 
 #[test]
@@ -245,6 +263,30 @@ fn weights_are_kept_in_what_is_asked_for() {
     };
     let (near, exact) = (hidden(&rounded), hidden(&model.language_model.backbone));
     assert_eq!(near.dtype(), DType::F32);
-    let apart = (near - exact).abs().max().into_scalar::<f32>();
+    let apart = (near - exact.clone()).abs().max().into_scalar::<f32>();
+    assert!(apart > 0.0 && apart < 0.05, "{apart}");
+
+    // 8 bits: a scale for each block, and nothing else of the model.
+    let short = load(WeightNumbers::Int8);
+    let embedding = |backbone: &Backbone| backbone.compressor.embedding.weight.val();
+    for weight in [matrix(&short), embedding(&short)] {
+        assert!(
+            matches!(weight.dtype(), DType::QFloat(_)),
+            "{:?}",
+            weight.dtype()
+        );
+    }
+    assert_eq!(short.compressor.norm.gamma.val().dtype(), DType::F32);
+    for weight in [matrix, embedding] {
+        let exact = weight(&model.language_model.backbone);
+        let largest = exact.clone().abs().max().into_scalar::<f32>();
+        let off = (weight(&short).dequantize() - exact).abs().max();
+        let off = off.into_scalar::<f32>();
+        assert!(
+            off > 0.0 && off <= 0.51 / 127.0 * largest,
+            "{off} of {largest}"
+        );
+    }
+    let apart = (hidden(&short) - exact).abs().max().into_scalar::<f32>();
     assert!(apart > 0.0 && apart < 0.05, "{apart}");
 }

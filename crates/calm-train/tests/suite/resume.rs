@@ -148,6 +148,25 @@ fn damage_to_the_newest_checkpoint_costs_the_steps_since_the_one_before() {
     }
 }
 
+/// A trainer may be killed between a checkpoint and the line that names it.
+#[test]
+fn a_checkpoint_that_nothing_names_yet_is_gone_on_from() {
+    let place = Place::new();
+    place
+        .train("run", Stages::All, Some((Stage::Lm, 5)))
+        .unwrap();
+    let run = RunDir::open(place.run("run")).unwrap();
+    std::fs::write(run.latest(Stage::Lm), "step-000004\n").unwrap();
+    let mut from = Vec::new();
+    let end = place.resume_watched("run", Stages::All, &mut |event| match event {
+        Event::StageStarted { from: step, .. } => from.push(*step),
+        Event::PassedOver { error, .. } => panic!("{error}"),
+        _ => {}
+    });
+    assert_eq!(end.unwrap(), RunEnd::Complete);
+    assert_eq!(from, [5]);
+}
+
 /// The language model's checkpoint holds the autoencoder that it is trained on.
 #[test]
 fn damage_to_the_autoencoder_does_not_train_it_again_under_its_language_model() {
