@@ -21,7 +21,7 @@ const DECODE: &str = "decode";
 pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
     let (device, args) = device::split(args)?;
     let device = device.unwrap_or_else(|| "flex".to_owned());
-    let wanted = device::build(&device)?;
+    let wanted = device::build(&[&device])?;
     let is_name = |word: &&OsString| !word.to_string_lossy().starts_with('-');
     let name = args.first().filter(is_name);
     let mut command = process::cargo(root);
@@ -42,10 +42,11 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
             command.args(["bench", "--package", "calm-benches"]);
         }
     }
-    if let Some(wanted) = wanted {
-        command.args(["--features", wanted.features]);
+    if let Some(wanted) = &wanted {
+        command.args(["--features", &wanted.features]);
     }
-    let target = target_dir(root, wanted.map(|wanted| wanted.target));
+    let target = wanted.as_ref().map(|wanted| wanted.target.as_str());
+    let target = target_dir(root, target);
     command.arg("--target-dir").arg(target);
     command.env(DEVICE_VARIABLE, &device);
     command

@@ -9,17 +9,34 @@ use crate::process::{Error, Result};
 use crate::{device, process, target_dir, vulkan};
 
 /// The commands of `calm` that are passed through as they are.
-pub const COMMANDS: [&str; 11] = [
-    "train", "eval", "generate", "compare", "cost", "plan", "data", "report", "import", "export",
+pub const COMMANDS: [&str; 12] = [
+    "train",
+    "eval",
+    "generate",
+    "compare",
+    "cost",
+    "plan",
+    "data",
+    "report",
+    "import",
+    "export",
     "trace",
+    "serve-device",
 ];
 
 /// Builds calm, then runs `calm NAME ARGS` where the user is, so that relative paths mean what they
 /// say; the exit status is calm's.
 pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
-    let (device, _) = device::split(args)?;
-    let wanted = device::build(device.as_deref().unwrap_or("flex"))?;
-    if wanted.is_some_and(|wanted| matches!(wanted.target, "vulkan" | "webgpu"))
+    let mut devices = device::named(args)?;
+    if name == "serve-device" {
+        devices.push("remote:://".to_owned());
+    }
+    let wanted = device::build(&devices)?;
+    let is_wgpu = |wanted: &Build| {
+        let mut kinds = wanted.target.split('-');
+        kinds.any(|kind| matches!(kind, "vulkan" | "webgpu"))
+    };
+    if wanted.as_ref().is_some_and(is_wgpu)
         && let Some(hint) = vulkan::hint()
     {
         eprintln!("hint: {hint}");
@@ -64,13 +81,13 @@ fn build_command(root: &Path, wanted: Option<Build>, hub: bool) -> Command {
         "--bin",
         "calm",
     ]);
-    if let Some(wanted) = wanted {
-        build.args(["--features", wanted.features]);
+    if let Some(wanted) = &wanted {
+        build.args(["--features", &wanted.features]);
     }
     if hub {
         build.args(["--features", "hub"]);
     }
-    let target = wanted.map(|wanted| wanted.target);
+    let target = wanted.as_ref().map(|wanted| wanted.target.as_str());
     build.arg("--target-dir").arg(target_dir(root, target));
     build.args(["--message-format", "json-render-diagnostics"]);
     build

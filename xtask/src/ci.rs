@@ -47,6 +47,15 @@ const STEPS: [(&str, Step); 11] = [
         command.args("test --package calm-weights --features hub --test hub".split(' '));
         c.tests(&mut command)
     }),
+    // Training on two compute servers of this machine; a build of its own, because the feature brings
+    // hundreds of crates.
+    ("remote", |c| {
+        let mut command = process::cargo(&c.root);
+        let args = "test --package calm-cli --features remote --profile backend --test remote";
+        command.args(args.split(' '));
+        command.arg("--target-dir");
+        c.tests(command.arg(target_dir(&c.root, Some("remote"))))
+    }),
     // The kernels that this machine would not choose.
     ("isa", |c| {
         for isa in ["avx2", "base"] {

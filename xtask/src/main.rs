@@ -35,6 +35,7 @@ The calm program, built with the feature that --device needs (default flex):
   import    turn a checkpoint of CALM's released code, or a LLaMA model, into one of ours
   export    write a model in the form of the released code
   trace     compute one forward pass from given inputs and draws
+  serve-device  serve this machine's devices to trainers elsewhere
   `cargo xtask COMMAND --help` shows the options of each.
 
 The repository:
@@ -47,7 +48,9 @@ The repository:
   ci        run everything that CI runs: ci [--skip STEP,...] [--only STEP,...]
   help      print this text
 
-Devices: flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N].
+Devices: flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N], and those of compute
+servers, remote:ws://HOST:PORT[/N] and remote:iroh://ID@HOST:PORT[/N]. train takes several:
+--devices A,B.
 ";
 
 /// The repository's own commands.
@@ -145,7 +148,17 @@ mod tests {
         let mut of_calm: Vec<String> = source[start..source[start..].find("\n}").unwrap() + start]
             .lines()
             .filter_map(|line| line.trim().split_once('('))
-            .map(|(name, _)| name.to_lowercase())
+            .map(|(name, _)| {
+                // As clap does: ServeDevice is serve-device.
+                let mut command = String::new();
+                for c in name.chars() {
+                    if c.is_uppercase() && !command.is_empty() {
+                        command.push('-');
+                    }
+                    command.extend(c.to_lowercase());
+                }
+                command
+            })
             .collect();
         of_calm.sort();
         let mut offered = calm::COMMANDS;
@@ -160,7 +173,7 @@ mod tests {
     fn a_command_that_does_not_exist_is_said_before_anything_is_built() {
         let message = |name: &str| run(&[name.into()]).unwrap_err().to_string();
         assert!(message("trian").contains("did you mean 'train'"));
-        for name in ["imports", "serve-device"] {
+        for name in ["imports", "serve"] {
             assert!(message(name).starts_with(&format!("no command '{name}'")));
         }
     }

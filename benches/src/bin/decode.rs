@@ -9,6 +9,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use burn::tensor::Device;
 use calm_benches::cold::{POOL, Subject, Way, counts, diversity, shape};
@@ -16,6 +17,7 @@ use calm_benches::variation::{Enumerable, Variation};
 use calm_benches::{device, tokens};
 use calm_data::CacheDir;
 use calm_likelihood_free::{BatchSampler, GrowingSampler};
+use calm_lm::NamedDevice;
 use calm_records::{RunDir, RunInfo};
 use calm_train::{Event, Options, RunEnd, Stages, preset};
 use serde::Serialize;
@@ -254,11 +256,16 @@ fn nano(device: &Device, name: &str) -> Result<PathBuf, Box<dyn Error + Send + S
     eprintln!("training preset nano in {}", out.display());
     let cache = CacheDir::default_location()?;
     let interrupt = AtomicBool::new(false);
+    let device = NamedDevice {
+        name: name.to_owned(),
+        device: device.clone(),
+    };
     let options = Options {
         out: out.clone(),
         stages: Stages::All,
-        device,
-        device_name: name,
+        device: &device,
+        others: &[],
+        device_timeout: Duration::MAX,
         cache: &cache,
         interrupt: &interrupt,
     };

@@ -16,6 +16,7 @@ mod output;
 mod plan;
 mod progress;
 mod report;
+mod serve_device;
 mod trace;
 mod train;
 
@@ -61,6 +62,8 @@ enum Command {
     Export(export::Args),
     /// Compute one forward pass from given inputs and draws, for porting and debugging.
     Trace(trace::Args),
+    /// Serve this machine's devices to trainers elsewhere, by Burn's compute server.
+    ServeDevice(serve_device::Args),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Export(args) => export::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::ServeDevice(args) => serve_device::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,10 @@
 //! `calm train`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use calm_data::CacheDir;
-use calm_lm::{DEVICE_FORMS, Kind, checkpoint_kind};
+use calm_lm::{DEVICE_FORMS, Kind, NamedDevice, checkpoint_kind};
 use calm_records::{Host, RunDir, RunInfo, Stage, utc_now};
 use calm_report::format;
 use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
@@ -11,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::error::{CliError, Result};
 use crate::interrupt;
-use crate::output::print;
+use crate::output::{print, tell};
 use crate::progress::Progress;
 
 #[derive(clap::Args)]
@@ -28,6 +29,19 @@ pub struct Args {
     /// The device.
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
+    /// Several devices, such as cuda:0,cuda:1 or remote:ws://HOST:PORT/0,...: each takes whole parts of
+    /// every step (autoencoder.accumulate, lm.accumulate, baseline.training.accumulate), the first has
+    /// model and optimizer.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        conflicts_with = "device",
+        value_name = "DEVICE,.."
+    )]
+    devices: Vec<String>,
+    /// Seconds that a remote device may take for a step before the run ends.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    device_timeout: u64,
     /// Which stages to train [default: all; of a token model's preset: baseline].
     #[arg(long, value_enum)]
     stage: Option<StageArg>,
@@ -110,12 +124,26 @@ pub fn run(args: Args) -> Result<()> {
         StageArg::Lm => Stages::Lm,
         StageArg::Baseline => Stages::Baseline,
     };
-    let device = calm_lm::open_device(&args.device)?;
+    let names = match args.devices.as_slice() {
+        [] => std::slice::from_ref(&args.device),
+        several => several,
+    };
+    let devices: calm_lm::Result<Vec<_>> =
+        names.iter().map(|name| NamedDevice::open(name)).collect();
+    let devices = devices?;
+    let (device, others) = devices.split_first().expect("one at least");
+    for remote in devices.iter().filter(|device| device.is_remote()) {
+        tell(&format!(
+            "{}: kernels in their plain versions, from Burn's own operations",
+            remote.name
+        ));
+    }
     let options = Options {
         out: out.clone(),
         stages,
-        device: &device,
-        device_name: &args.device,
+        device,
+        others,
+        device_timeout: Duration::from_secs(args.device_timeout),
         cache: &CacheDir::default_location()?,
         interrupt: interrupt::install(),
     };
@@ -134,7 +162,7 @@ pub fn run(args: Args) -> Result<()> {
     } else {
         train(
             experiment,
-            run_info(&args.device, &device),
+            run_info(&device.name, &device.device),
             &options,
             &mut observe,
         )
@@ -142,8 +170,10 @@ pub fn run(args: Args) -> Result<()> {
     progress.finish_bar();
     if end? == RunEnd::Interrupted {
         let mut again = format!("cargo xtask train --resume --out {}", out.display());
-        if args.device != "flex" {
-            again.push_str(&format!(" --device {}", args.device));
+        match args.devices.as_slice() {
+            [] if args.device == "flex" => {}
+            [] => again.push_str(&format!(" --device {}", args.device)),
+            several => again.push_str(&format!(" --devices {}", several.join(","))),
         }
         match stages {
             Stages::Autoencoder => again.push_str(" --stage autoencoder"),

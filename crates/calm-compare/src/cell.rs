@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use calm_baseline::TokenModel;
 use calm_data::Part;
 use calm_eval::{BrierReport, EvalConfig, TokenReport, evaluate_rollout, evaluate_tokens, spread};
-use calm_lm::{CalmModel, CalmRollout, LocalModel};
+use calm_lm::{CalmModel, CalmRollout, LocalModel, NamedDevice};
 use calm_nn::Cost;
 use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, WindowBrier, read_jsonl};
 use calm_train::{
@@ -105,14 +105,19 @@ pub(crate) fn train(
             return Ok(true);
         }
     }
+    let device = NamedDevice {
+        name: options.device_name.to_owned(),
+        device: options.device.clone(),
+    };
     let train_options = TrainOptions {
         out: directory.to_owned(),
         stages: match cell.kind {
             CellKind::Calm | CellKind::Local => Stages::All,
             CellKind::Baseline => Stages::Baseline,
         },
-        device: options.device,
-        device_name: options.device_name,
+        device: &device,
+        others: &[],
+        device_timeout: std::time::Duration::MAX,
         cache: options.cache,
         interrupt: options.interrupt,
     };

@@ -1,20 +1,54 @@
 //! Device strings: the one place where a backend is chosen.
 
+mod remote;
+
 use burn::tensor::Device;
 
 use crate::{Error, Result};
+pub use remote::{Listen, TOKEN_VARIABLE, serve_devices};
 
 /// The forms that [`open_device`] understands.
-pub const DEVICE_FORMS: &str = "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N]";
+pub const DEVICE_FORMS: &str = "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N], \
+                                remote:ws://HOST:PORT[/N], remote:iroh://ID@HOST:PORT[/N]";
+
+/// A device under the string that it was opened by, for records and messages.
+#[derive(Clone, Debug)]
+pub struct NamedDevice {
+    /// The string.
+    pub name: String,
+    /// Without autodiff.
+    pub device: Device,
+}
+
+impl NamedDevice {
+    /// [`open_device`] with its string.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(name: &str) -> Result<Self> {
+        let device = open_device(name)?;
+        let name = name.to_owned();
+        Ok(Self { name, device })
+    }
+
+    /// Whether it is another machine's, or another process's.
+    pub fn is_remote(&self) -> bool {
+        self.name.starts_with("remote:")
+    }
+}
 
 /// Opens a device by its string, as given to `--device`.
 ///
 /// `flex` is always there; the others need the feature of their name. `:N` is the N-th device of
-/// that kind in the executor's own order; without it the executor picks.
+/// that kind in the executor's own order; without it the executor picks. `remote:` is the N-th device of
+/// a compute server ([`serve_devices`]), which is asked with the token in [`TOKEN_VARIABLE`].
 ///
 /// # Errors
 /// Unknown string, executor not compiled in, no such device.
 pub fn open_device(given: &str) -> Result<Device> {
+    if given.starts_with("remote:") {
+        return remote::open(given);
+    }
     let (name, index) = match given.split_once(':') {
         Some((name, index)) => (name, Some(index)),
         None => (given, None),

@@ -130,6 +130,14 @@ pub enum Error {
         /// The feature that brings it.
         feature: &'static str,
     },
+    /// A compute server.
+    #[error("device '{device}': {detail}")]
+    Remote {
+        /// The device's string.
+        device: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// No such device on this machine.
     #[error("device '{given}': {found} found on this machine{hint}")]
     NoDevice {

@@ -45,6 +45,28 @@ pub enum Error {
         /// The device's string.
         device: String,
     },
+    /// Fewer parts of a step than devices.
+    #[error(
+        "{devices} devices and {parts} part(s) of a step in {stage}: every device takes whole parts; \
+         raise {}.accumulate to {devices} and divide batch_windows by as much",
+        config_key(*stage)
+    )]
+    FewParts {
+        /// The stage.
+        stage: Stage,
+        /// Its `accumulate`.
+        parts: usize,
+        /// Devices of the run.
+        devices: usize,
+    },
+    /// A device that does not answer any more.
+    #[error("device '{device}' is lost: {detail}; `--resume` goes on from the newest checkpoint")]
+    DeviceLost {
+        /// Its string.
+        device: String,
+        /// What was seen.
+        detail: String,
+    },
     /// No preset of that name.
     #[error(
         "unknown preset '{given}'{}; known: {known}; or give a path to a .toml file",
@@ -213,3 +235,12 @@ impl Error {
 
 /// Result with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The part of the configuration that a stage's steps stand in.
+fn config_key(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Autoencoder => "autoencoder",
+        Stage::Lm => "lm",
+        Stage::Baseline => "baseline.training",
+    }
+}

@@ -9,9 +9,10 @@
 //! use calm_train::{Options, Stages, preset, train};
 //!
 //! let experiment = preset::resolve("debug", &["optim.lr=3e-4".to_owned()])?;
-//! let device = calm_lm::open_device("flex")?;
+//! let device = calm_lm::NamedDevice::open("flex")?;
 //! let options = Options {
-//!     out: "runs/debug".into(), stages: Stages::All, device: &device, device_name: "flex",
+//!     out: "runs/debug".into(), stages: Stages::All, device: &device,
+//!     others: &[], device_timeout: std::time::Duration::from_secs(600),
 //!     cache: &CacheDir::default_location()?, interrupt: &AtomicBool::new(false),
 //! };
 //! train(experiment, Default::default(), &options, &mut |event| println!("{event:?}"))?;
@@ -28,6 +29,7 @@ mod initial;
 mod lock;
 mod machine;
 mod optimizer;
+mod parallel;
 pub mod preset;
 mod pretrained;
 mod run;

@@ -83,24 +83,30 @@ fn matrix_ids<M: Module>(module: &M) -> Vec<ParamId> {
 /// Scales the gradients down so that their global norm is at most `limit`, and returns the norm
 /// they had. (Burn's own clipping is per tensor.)
 pub fn clip_by_global_norm<M: Module>(module: &M, grads: &mut GradientsParams, limit: f64) -> f64 {
+    let norm = norm_of(module, grads);
+    let norm = norm.map_or(0.0, |norm| f64::from(norm.into_scalar::<f32>()));
+    clip_to(module, grads, norm, limit);
+    norm
+}
+
+/// The global norm on its device, `[1]`; none of no gradients.
+pub(crate) fn norm_of<M: Module>(module: &M, grads: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = SquaredNorms {
         grads,
         parts: Vec::new(),
     };
     module.visit(&mut squares);
+    // One number for the whole model.
     let parts = squares.parts;
-    if parts.is_empty() {
-        return 0.0;
-    }
-    // One read for the whole model.
-    let norm = f64::from(Tensor::cat(parts, 0).sum().sqrt().into_scalar::<f32>());
+    (!parts.is_empty()).then(|| Tensor::cat(parts, 0).sum().sqrt())
+}
+
+/// Scales gradients of global norm `norm` down to `limit`.
+pub(crate) fn clip_to<M: Module>(module: &M, grads: &mut GradientsParams, norm: f64, limit: f64) {
     if norm > limit {
-        module.visit(&mut Scale {
-            grads,
-            factor: limit / norm,
-        });
+        let factor = limit / norm;
+        module.visit(&mut Scale { grads, factor });
     }
-    norm
 }
 
 struct SquaredNorms<'a> {

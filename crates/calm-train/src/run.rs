@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use calm_autoencoder::ChunkAutoencoder;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
-use calm_lm::CalmModel;
+use calm_lm::{CalmModel, NamedDevice};
 use calm_nn::mix;
 use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
 use calm_report::write_report;
@@ -18,6 +19,7 @@ use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
 use crate::initial::Initial;
 use crate::lock::RunLock;
+use crate::parallel::Devices;
 use crate::pretrained::Pretrained;
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
@@ -31,14 +33,28 @@ pub struct Options<'a> {
     pub out: PathBuf,
     /// Which stages.
     pub stages: Stages,
-    /// The device, without autodiff.
-    pub device: &'a Device,
-    /// Its string, for the records.
-    pub device_name: &'a str,
+    /// The device.
+    pub device: &'a NamedDevice,
+    /// Others that take parts of each step: `accumulate` is at least the number of all. Model, optimizer
+    /// and evaluation are on `device`.
+    pub others: &'a [NamedDevice],
+    /// How long a remote device may take for a step.
+    pub device_timeout: Duration,
     /// Where corpora and token streams are kept.
     pub cache: &'a CacheDir,
     /// Set to true to finish the step, save and stop.
     pub interrupt: &'a AtomicBool,
+}
+
+impl Options<'_> {
+    /// The devices' strings, for the records.
+    fn names(&self) -> String {
+        let others = self.others.iter().map(|other| other.name.as_str());
+        let all: Vec<&str> = std::iter::once(self.device.name.as_str())
+            .chain(others)
+            .collect();
+        all.join(",")
+    }
 }
 
 /// How a run ended.
@@ -106,15 +122,25 @@ pub fn train(
     // Who held the lock until now may have begun the run.
     RunDir::create(&options.out)?;
     tokenizer.save(&directory.tokenizer())?;
-    info.device = options.device_name.to_owned();
+    info.device = options.names();
     info.seed = experiment.seed;
-    info.precision = experiment.precision.on(options.device).name().to_owned();
+    info.precision = experiment
+        .precision
+        .on(&options.device.device)
+        .name()
+        .to_owned();
     info.save(&directory.run())?;
     if let Some(pretrained) = &pretrained {
-        pretrained.place(&mut experiment, &directory, &store, options.device)?;
+        pretrained.place(&mut experiment, &directory, &store, &options.device.device)?;
     }
     if let Some(initial) = &initial {
-        initial.place(&experiment, &directory, &tokenizer, &store, options.device)?;
+        initial.place(
+            &experiment,
+            &directory,
+            &tokenizer,
+            &store,
+            &options.device.device,
+        )?;
     }
     // Last, because a directory with a configuration is a run that can be resumed.
     write_atomic(
@@ -136,11 +162,11 @@ pub fn train(
 fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
     // A processor without them trains in f32 and says so in run.json; a device that one chose is
     // chosen for what it has.
-    let lacks = experiment.precision.on(options.device) != experiment.precision;
-    if lacks && *options.device != Device::flex() {
+    let lacks = experiment.precision.on(&options.device.device) != experiment.precision;
+    if lacks && options.device.device != Device::flex() {
         return Err(Error::PrecisionNotOnDevice {
             precision: experiment.precision.name(),
-            device: options.device_name.to_owned(),
+            device: options.device.name.clone(),
         });
     }
     Ok(())
@@ -223,9 +249,9 @@ fn moved(
     precision: Precision,
     options: &Options<'_>,
 ) -> RunInfo {
-    if info.device != options.device_name {
-        info.device = options.device_name.to_owned();
-        info.device_identity = format!("{:?}", options.device);
+    if info.device != options.names() {
+        info.device = options.names();
+        info.device_identity = format!("{:?}", options.device.device);
     }
     if !is_trained && !info.precision.ends_with(precision.name()) {
         info.precision = format!("{}, then {}", info.precision, precision.name());
@@ -246,7 +272,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     let found = Found::look(directory, tokenizer, observe)?;
     found.check(options.stages, experiment, directory, store)?;
     cut_records(directory, &found)?;
-    let precision = experiment.precision.on(options.device);
+    let precision = experiment.precision.on(&options.device.device);
     let is_trained = found.is_trained(options.stages, experiment);
     let record = moved(info.clone(), is_trained, precision, options);
     if record != *info {
@@ -256,7 +282,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         observe(Event::PrecisionLacking(experiment.precision));
     }
     let counts = unigram(store.train(), experiment.model.vocab_size);
-    let device = options.device;
+    let device = &options.device.device;
     let mut run = Run {
         experiment,
         directory,
@@ -264,6 +290,7 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         store,
         unigram: &counts,
         device,
+        devices: Devices::new(options.device, options.others, options.device_timeout),
         peak_flops: machine::matmul_peak(device, precision),
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
@@ -341,6 +368,10 @@ fn train_calm(
     let task = LanguageModelTask {
         model,
         autoencoder: &autoencoder,
+        copies: (run.devices.all().skip(1))
+            .map(|other| &other.device)
+            .map(|other| (other.clone(), autoencoder.clone().to_device(other)))
+            .collect(),
         judge: run.judge(),
     };
     let (config, lr) = (&experiment.lm, experiment.optim.lr);

@@ -5,18 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use calm_data::{TokenStore, Tokenizer, Windows};
 use calm_eval::EvalConfig;
-use calm_kernels::with_matmul_precision;
 use calm_lm::CheckpointWriter;
-use calm_nn::{Draws, HostDraws, chunk_tensor, mix};
+use calm_nn::{Draws, mix};
 use calm_records::{EvalPoint, EventWriter, JsonlWriter, MetricRow, RunDir, Stage};
 
 use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
-use crate::optimizer::{adamw, clip_by_global_norm};
+use crate::optimizer::{adamw, clip_to, norm_of};
+use crate::parallel::{self, Devices, Part, Summed, mean};
 use crate::state::{OPTIM, STATE, TrainState, publish};
 use crate::{Error, Result, data, machine};
 
@@ -28,7 +27,7 @@ pub(crate) struct StepLoss {
 
 /// What a stage trains and how it is judged.
 pub(crate) trait StageTask {
-    type Model: Module;
+    type Model: Module + 'static;
 
     fn stage(&self) -> Stage;
 
@@ -68,7 +67,9 @@ pub(crate) struct Run<'a> {
     pub store: &'a TokenStore,
     /// How often each token occurs in the training text.
     pub unigram: &'a [u64],
+    /// The first of `devices`.
     pub device: &'a Device,
+    pub devices: Devices<'a>,
     pub peak_flops: Option<f64>,
     pub metrics: JsonlWriter<MetricRow>,
     pub history: JsonlWriter<EvalPoint>,
@@ -125,15 +126,21 @@ pub(crate) fn run_stage<T: StageTask>(
         mut state,
         resumed,
     } = start;
+    let stage = task.stage();
     if state.step >= config.steps {
         return Ok(Some((model, state)));
     }
-    let mut model = model.train();
     let experiment = run.experiment;
+    if config.accumulate < run.devices.len() {
+        return Err(Error::FewParts {
+            stage,
+            parts: config.accumulate,
+            devices: run.devices.len(),
+        });
+    }
+    let mut model = model.train();
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
     let precision = experiment.precision.of_products();
-    let stage = task.stage();
-    let autodiff = run.device.clone().autodiff();
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
 
     let mut optimizer = adamw(&experiment.optim, &model);
@@ -165,24 +172,26 @@ pub(crate) fn run_stage<T: StageTask>(
         let step = state.step + 1;
         let begun = Instant::now();
 
-        let mut accumulator = GradientsAccumulator::new();
-        let mut losses: Vec<StepLoss> = Vec::with_capacity(config.accumulate);
-        for part in 0..config.accumulate {
-            let batch = text.next_batch(config.batch_windows);
-            let tokens = chunk_tensor(&batch, config.batch_windows, k, &autodiff);
-            let mut draws = HostDraws::new(mix(stage_seed, (step << 16) | part as u64));
-            let gradients = with_matmul_precision(precision, || {
-                let loss = task.loss(&model, tokens, &mut draws);
-                // The accumulator sums; the step is to follow the mean.
-                let gradients = (loss.total.clone() / config.accumulate as f64).backward();
-                losses.push(loss);
-                GradientsParams::from_grads(gradients, &model)
-            });
-            accumulator.accumulate(&model, gradients);
-        }
-        let mut gradients = accumulator.grads();
-        let grad_norm = clip_by_global_norm(&model, &mut gradients, experiment.optim.clip_norm);
-        let loss = mean(losses.iter().map(|loss| &loss.total));
+        let parts: Vec<Part> = (0..config.accumulate)
+            .map(|part| Part {
+                tokens: text.next_batch(config.batch_windows),
+                windows: config.batch_windows,
+                draws: mix(stage_seed, (step << 16) | part as u64),
+            })
+            .collect();
+        let Summed {
+            losses,
+            loss,
+            mut gradients,
+        } = parallel::gradients(task, &model, &parts, run.devices, precision, k)?;
+        let norm = norm_of(&model, &gradients);
+        let grad_norm = norm.map_or(Ok(0.0), |norm| run.devices.read(0, norm))?;
+        clip_to(
+            &model,
+            &mut gradients,
+            grad_norm,
+            experiment.optim.clip_norm,
+        );
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(Error::NotFinite {
                 stage,
@@ -221,14 +230,15 @@ pub(crate) fn run_stage<T: StageTask>(
                 (state.tokens - row_before.0) as f64 / (state.seconds - row_before.1);
             row_before = (state.tokens, state.seconds);
             let part = |name: &str| {
-                let find = |loss: &StepLoss| -> Option<Tensor<1>> {
-                    loss.parts
-                        .iter()
-                        .find(|(n, _)| *n == name)
-                        .map(|(_, t)| t.clone())
+                let find = |(at, loss): &'_ (usize, StepLoss)| {
+                    let part = loss.parts.iter().find(|(n, _)| *n == name);
+                    part.map(|(_, value)| (*at, value.clone()))
                 };
                 let values: Option<Vec<_>> = losses.iter().map(find).collect();
-                values.map(|values| mean(values.iter()))
+                let values = values.filter(|values| !values.is_empty());
+                values
+                    .map(|values| mean(run.devices, values.iter().map(|(at, t)| (*at, t))))
+                    .transpose()
             };
             let row = MetricRow {
                 stage,
@@ -243,14 +253,14 @@ pub(crate) fn run_stage<T: StageTask>(
                     .map(|peak| tokens_per_s * task.flops_per_token() / peak),
                 grad_norm,
                 lr,
-                kl: part("kl"),
-                reconstruction: part("reconstruction"),
+                kl: part("kl")?,
+                reconstruction: part("reconstruction")?,
                 token_accuracy: None,
-                attraction: part("attraction"),
-                repulsion: part("repulsion"),
-                auxiliary: part("auxiliary"),
-                log_score: part("log_score"),
-                brier_loss: part("brier_loss"),
+                attraction: part("attraction")?,
+                repulsion: part("repulsion")?,
+                auxiliary: part("auxiliary")?,
+                log_score: part("log_score")?,
+                brier_loss: part("brier_loss")?,
             };
             run.metrics.write(&row)?;
             tensorboard.record(step, "", &row)?;
@@ -260,6 +270,10 @@ pub(crate) fn run_stage<T: StageTask>(
         let interrupted = run.interrupt.load(Ordering::SeqCst);
         let evaluate = config.eval_every > 0
             && (step.is_multiple_of(config.eval_every) || step == config.steps);
+        let due = step.is_multiple_of(config.checkpoint_every) || step == config.steps;
+        if evaluate || due || interrupted {
+            run.devices.check_first()?;
+        }
         if evaluate {
             let point = EvalPoint {
                 stage,
@@ -272,7 +286,6 @@ pub(crate) fn run_stage<T: StageTask>(
             tensorboard.record(step, "eval/", &point)?;
             observe(Event::Evaluated(&point));
         }
-        let due = step.is_multiple_of(config.checkpoint_every) || step == config.steps;
         if due || interrupted {
             state.wall_seconds = run.wall_seconds();
             state.peak_rss_bytes = machine::peak_rss_bytes().max(state.peak_rss_bytes);
@@ -298,14 +311,6 @@ pub(crate) fn run_stage<T: StageTask>(
         }
     }
     Ok(Some((model.valid(), state)))
-}
-
-fn mean<'a>(values: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {
-    let count = values.len() as f64;
-    values
-        .map(|value| f64::from(value.clone().into_scalar::<f32>()))
-        .sum::<f64>()
-        / count
 }
 
 fn empty_point(stage: Stage) -> EvalPoint {

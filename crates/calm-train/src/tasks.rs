@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::Tokenizer;
@@ -73,6 +73,8 @@ pub(crate) struct LanguageModelTask<'a> {
     pub model: &'a ModelConfig,
     /// Frozen, without autodiff.
     pub autoencoder: &'a ChunkAutoencoder,
+    /// The same on the other devices of the run.
+    pub copies: Vec<(Device, ChunkAutoencoder)>,
     pub judge: Judge<'a>,
 }
 
@@ -93,7 +95,13 @@ impl StageTask for LanguageModelTask<'_> {
         tokens: Tensor<3, Int>,
         draws: &mut dyn Draws,
     ) -> StepLoss {
-        let loss = model.loss(self.autoencoder, tokens, draws);
+        let device = tokens.device();
+        let copy = self.copies.iter().find(|(other, _)| *other == device);
+        let autoencoder = match device == *self.judge.device {
+            true => self.autoencoder,
+            false => copy.map_or(self.autoencoder, |(_, copy)| copy),
+        };
+        let loss = model.loss(autoencoder, tokens, draws);
         StepLoss {
             total: loss.total,
             parts: loss.parts,

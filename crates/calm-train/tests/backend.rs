@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use calm_data::CacheDir;
-use calm_lm::open_device;
+use calm_lm::NamedDevice;
 use calm_records::{MetricRow, RunDir, Summary, read_jsonl};
 use calm_train::{Options, RunEnd, Stages, preset, train};
 
@@ -32,13 +32,14 @@ fn run(directory: &Path, device_name: &str) -> Vec<MetricRow> {
         directory.join("text.txt").display()
     )];
     let experiment = preset::resolve("debug", &set).unwrap();
-    let device = open_device(device_name).expect("the device; see README");
+    let device = NamedDevice::open(device_name).expect("the device; see README");
     let out = directory.join(device_name);
     let options = Options {
         out: out.clone(),
         stages: Stages::All,
         device: &device,
-        device_name,
+        others: &[],
+        device_timeout: std::time::Duration::from_secs(60),
         cache: &CacheDir::at(directory.join("cache")),
         interrupt: &AtomicBool::new(false),
     };

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Device;
 use calm_compare::{CellConfig, CellKind, CellRecord, Error, Event, Grid};
 use calm_records::{MetricRow, RunDir, RunInfo, Stage, read_jsonl};
 use calm_train::{Options, RunEnd, Stages, preset, resume, train};
@@ -35,13 +34,15 @@ impl Place {
         overrides.push("samples.prompts=[]".to_owned());
         overrides.extend(set.iter().map(|s| (*s).to_owned()));
         let experiment = preset::resolve(&self.grid.preset, &overrides).unwrap();
-        let (device, interrupt) = (Device::flex(), AtomicBool::new(false));
+        let device = calm_lm::NamedDevice::open("flex").unwrap();
+        let interrupt = AtomicBool::new(false);
         for (i, &stages) in stages.iter().enumerate() {
             let options = Options {
                 out: self.path(name).into(),
                 stages,
                 device: &device,
-                device_name: "flex",
+                others: &[],
+                device_timeout: std::time::Duration::MAX,
                 cache: &self.cache(),
                 interrupt: &interrupt,
             };

@@ -6,6 +6,7 @@ mod failures;
 mod golden_losses;
 mod initial;
 mod local;
+mod parallel;
 mod precision;
 mod pretrained;
 mod resume;
@@ -13,8 +14,8 @@ mod resume;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::Device;
 use calm_data::CacheDir;
+use calm_lm::NamedDevice;
 use calm_nn::RandomStream;
 use calm_records::{MetricRow, RunDir, Stage, read_jsonl};
 use calm_train::{Event, Experiment, Options, Result, RunEnd, Stages, preset, resume, train};
@@ -23,6 +24,8 @@ use calm_train::{Event, Experiment, Options, Result, RunEnd, Stages, preset, res
 pub(crate) struct Place {
     directory: tempfile::TempDir,
     pub(crate) experiment: Experiment,
+    /// Devices beside the first.
+    pub(crate) others: Vec<NamedDevice>,
 }
 
 impl Place {
@@ -65,6 +68,7 @@ impl Place {
         Self {
             directory,
             experiment,
+            others: Vec::new(),
         }
     }
 
@@ -124,14 +128,15 @@ impl Place {
         experiment: Option<Experiment>,
         watch: &mut dyn FnMut(&Event<'_>),
     ) -> Result<RunEnd> {
-        let (device, interrupt) = (Device::flex(), AtomicBool::new(false));
+        let (device, interrupt) = (NamedDevice::open("flex").unwrap(), AtomicBool::new(false));
         let cache = self.cache();
         let out = self.run(name);
         let options = Options {
             out,
             stages,
             device: &device,
-            device_name: "flex",
+            others: &self.others,
+            device_timeout: std::time::Duration::from_secs(60),
             cache: &cache,
             interrupt: &interrupt,
         };
