@@ -9,7 +9,7 @@ use crate::process::{Error, Result};
 use crate::{device, process, target_dir, vulkan};
 
 /// The commands of `calm` that are passed through as they are.
-pub const COMMANDS: [&str; 12] = [
+pub const COMMANDS: [&str; 13] = [
     "train",
     "eval",
     "generate",
@@ -21,6 +21,7 @@ pub const COMMANDS: [&str; 12] = [
     "import",
     "export",
     "trace",
+    "conform",
     "serve-device",
 ];
 

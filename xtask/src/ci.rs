@@ -11,7 +11,7 @@ use crate::{process, target_dir, tidy, vulkan};
 type Step = fn(&mut Context) -> Result<Outcome>;
 
 /// The steps: names for `--skip` and `--only`, and what they do.
-const STEPS: [(&str, Step); 11] = [
+const STEPS: [(&str, Step); 12] = [
     ("fmt", |c| c.cargo("fmt --all --check")),
     ("tidy", |c| match tidy::run(&c.root, &[])? {
         0 => Ok(Outcome::Passed),
@@ -33,7 +33,7 @@ const STEPS: [(&str, Step); 11] = [
         )
     }),
     ("clippy", |c| {
-        // With what is off by default, which other steps build.
+        // With the hub, which is off by default.
         c.cargo("clippy --workspace --all-targets --features calm-cli/hub -- -D warnings")
     }),
     ("test", |c| {
@@ -231,25 +231,17 @@ fn installed(tool: &mut Command, command: &mut Command, name: &str) -> Result<Ou
     Ok(Outcome::Passed)
 }
 
-/// The kernels and the backend suite on Vulkan, over Mesa's software driver unless the environment
-/// names another.
+/// The kernels' tests and the conformance suite on Vulkan, over Mesa's software driver unless the
+/// environment names another.
 fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
     let target = target_dir(&context.root, Some("webgpu"));
-    let mut command = process::cargo(&context.root);
-    let args = "test --package calm-kernels --package calm-lm --package calm-train \
-                --features webgpu --profile backend --test kernels --test backend";
-    command.args(args.split_whitespace());
-    command.arg("--target-dir").arg(&target);
-    if !vulkan::named_by_environment() {
-        let manifest = match software_driver()? {
-            Ok(manifest) => manifest,
+    let manifest = match vulkan::named_by_environment() {
+        true => None,
+        false => match software_driver()? {
+            Ok(manifest) => Some(manifest),
             Err(reason) => return Ok(Outcome::Skipped(reason)),
-        };
-        // The loader reads the second name only where it is older than the first.
-        command
-            .env("VK_DRIVER_FILES", &manifest)
-            .env("VK_ICD_FILENAMES", &manifest);
-    }
+        },
+    };
     // The loader wants a folder of the user's own.
     let runtime = target.join("xdg-runtime");
     std::fs::create_dir_all(&runtime).map_err(Error::io(&runtime))?;
@@ -258,7 +250,32 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&runtime, private).map_err(Error::io(&runtime))?;
     }
-    context.tests(command.env("XDG_RUNTIME_DIR", runtime))
+    let command = |args: &str| {
+        let mut command = process::cargo(&context.root);
+        command.args(args.split_whitespace());
+        command.env("XDG_RUNTIME_DIR", &runtime);
+        if let Some(manifest) = &manifest {
+            // The loader reads the second name only where it is older than the first.
+            command.env("VK_DRIVER_FILES", manifest);
+            command.env("VK_ICD_FILENAMES", manifest);
+        }
+        command
+    };
+    // With calm-cli, though it is the next that runs it: the same features, and Burn is built once.
+    let mut kernels = command(
+        "test --package calm-kernels --package calm-cli --features webgpu --profile backend \
+         --test kernels --target-dir",
+    );
+    kernels.arg(&target);
+    let mut conform = command(
+        "run --package calm-cli --features webgpu --profile backend --bin calm --target-dir",
+    );
+    conform
+        .arg(&target)
+        .args(["--", "conform", "--device", "vulkan"]);
+    context.tests(&mut kernels)?;
+    process::check(&mut conform)?;
+    Ok(Outcome::Passed)
 }
 
 /// The manifest of Mesa's software driver, installed where that is possible; else why it is not.

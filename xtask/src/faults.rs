@@ -175,11 +175,11 @@ impl Row {
 struct Harness {
     trainer: Trainer,
     random: Random,
-    /// The run that nothing happened to.
-    undisturbed: PathBuf,
     outcome: trainer::Outcome,
     /// Seconds of its parts.
     seconds: [f64; 3],
+    /// What it holds before the token model.
+    calm_bytes: u64,
 }
 
 impl Harness {
@@ -187,13 +187,16 @@ impl Harness {
     fn new(program: PathBuf, options: &Options) -> Result<Self> {
         let trainer = Trainer::new(program, &options.out)?;
         let undisturbed = trainer.run("undisturbed");
-        let mut seconds = [0.0; 3];
+        let (mut seconds, mut calm_bytes) = ([0.0; 3], 0);
         // The first makes tokenizer and token cache, which later runs find; the second is timed.
         for directory in [trainer.run("first"), undisturbed.clone()] {
             for (part, seconds) in Part::ALL.into_iter().zip(&mut seconds) {
                 let begun = Instant::now();
                 trainer.complete(&directory, part)?;
                 *seconds = begun.elapsed().as_secs_f64();
+                if part == Part::Calm {
+                    calm_bytes = checkpoints::bytes(&directory)?;
+                }
             }
         }
         let [first, outcome] = ["first", "undisturbed"].map(|name| outcome(&trainer, name));
@@ -211,9 +214,9 @@ impl Harness {
         Ok(Self {
             trainer,
             random: Random::new(options.seed),
-            undisturbed,
             outcome,
             seconds,
+            calm_bytes,
         })
     }
 
@@ -340,10 +343,9 @@ impl Harness {
             row.skipped = Some("no right to mount in a namespace here".to_owned());
             return Ok(row);
         };
-        let whole = checkpoints::bytes(&self.undisturbed)?;
         for (i, part) in DISKS.into_iter().enumerate() {
             let name = format!("full-{i}");
-            let bytes = (whole as f64 * part) as u64;
+            let bytes = (self.calm_bytes as f64 * part) as u64;
             let said = self.trainer.on_disk(&namespace, bytes, &name)?;
             row.count("disks", 1);
             let full = said.contains("No space left on device");
@@ -391,6 +393,9 @@ impl Harness {
             }
             let end = self.attempt(&run, Part::Calm, When::Never, &mut row)?;
             row.count("runs", 1);
+            row.expect(end == End::Failed || !and_cache, || {
+                format!("{name}: it trained without a text")
+            });
             if end == End::Failed {
                 let said = self.trainer.last_line(&run);
                 let text = self.trainer.text().display().to_string();

@@ -35,6 +35,7 @@ The calm program, built with the feature that --device needs (default flex):
   import    turn a checkpoint of CALM's released code, or a LLaMA model, into one of ours
   export    write a model in the form of the released code
   trace     compute one forward pass from given inputs and draws
+  conform   whether a device computes what the CPU does
   serve-device  serve this machine's devices to trainers elsewhere
   `cargo xtask COMMAND --help` shows the options of each.
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::process::{self, Error, Result};
 
 /// The crates and their layers, as in ARCHITECTURE.md: a crate uses only crates of lower ones.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("calm-alloc", 0),
     ("calm-files", 0),
     ("calm-gemm", 0),
@@ -31,6 +31,7 @@ const LAYERS: [(&str, u8); 19] = [
     ("calm-eval", 5),
     ("calm-train", 6),
     ("calm-compare", 7),
+    ("calm-conform", 7),
     ("calm-cli", 8),
 ];
 

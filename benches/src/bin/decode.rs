@@ -9,7 +9,6 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use burn::tensor::Device;
 use calm_benches::cold::{POOL, Subject, Way, counts, diversity, shape};
@@ -265,7 +264,7 @@ fn nano(device: &Device, name: &str) -> Result<PathBuf, Box<dyn Error + Send + S
         stages: Stages::All,
         device: &device,
         others: &[],
-        device_timeout: Duration::MAX,
+        device_timeout: calm_train::DEVICE_TIMEOUT,
         cache: &cache,
         interrupt: &interrupt,
     };

@@ -11,6 +11,7 @@ use calm_lm::DEVICE_FORMS;
 use calm_report::Table;
 use calm_report::format::with_error;
 
+use crate::compare_devices::{self, Devices};
 use crate::error::{CliError, Result};
 use crate::interrupt;
 use crate::output::print;
@@ -32,6 +33,33 @@ pub struct Args {
     out: Option<PathBuf>,
     #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
     device: String,
+    /// Instead of a grid: the same steps of a preset on these devices of one program, side by side:
+    /// speed, memory, and how far the losses drift apart.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "DEVICE,..",
+        conflicts_with_all = ["grid", "device", "analyse"]
+    )]
+    devices: Vec<String>,
+    /// With --devices: precisions, each on every device.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "f32|bf16,..",
+        default_value = "f32",
+        requires = "devices"
+    )]
+    precisions: Vec<String>,
+    /// With --devices: the preset.
+    #[arg(long, default_value = "debug", requires = "devices")]
+    preset: String,
+    /// With --devices: steps of every stage.
+    #[arg(long, default_value_t = 20, requires = "devices")]
+    steps: u64,
+    /// With --devices: override a value of the preset.
+    #[arg(long, num_args = 1.., value_name = "KEY=VALUE", requires = "devices")]
+    set: Vec<String>,
     /// Draw the conclusions of a finished comparison again, from the records in its directory, and
     /// write them into --out; nothing is trained.
     #[arg(long, value_name = "DIR", requires = "out", conflicts_with = "grid")]
@@ -41,6 +69,17 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     if let (Some(from), Some(out)) = (&args.analyse, &args.out) {
         return show(&analyse(from, out)?, out);
+    }
+    if !args.devices.is_empty() {
+        let default = || PathBuf::from("runs/compare-devices");
+        return compare_devices::run(&Devices {
+            devices: &args.devices,
+            precisions: &args.precisions,
+            preset: &args.preset,
+            steps: args.steps,
+            set: &args.set,
+            out: &args.out.unwrap_or_else(default),
+        });
     }
     let grid = Grid::resolve(&args.grid)?;
     let out = args

@@ -19,6 +19,8 @@ pub enum CliError {
     #[error(transparent)]
     Compare(#[from] calm_compare::Error),
     #[error(transparent)]
+    Conform(#[from] calm_conform::Error),
+    #[error(transparent)]
     Eval(#[from] calm_eval::EvalError),
     #[error("{0}")]
     Usage(String),

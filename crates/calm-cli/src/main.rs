@@ -3,6 +3,8 @@
 
 mod bound;
 mod compare;
+mod compare_devices;
+mod conform;
 mod cost;
 mod data;
 mod error;
@@ -19,6 +21,7 @@ mod report;
 mod serve_device;
 mod trace;
 mod train;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -48,6 +51,8 @@ enum Command {
     Generate(generate::Args),
     /// Train and score CALMs and token models on equal work, and write the frontier.
     Compare(compare::Args),
+    /// Whether a device computes what the CPU does: kernels, models, training, checkpoints.
+    Conform(conform::Args),
     /// Count parameters, FLOPs and cache bytes: the published table, or a preset.
     Cost(cost::Args),
     /// Recommend size, data and K for a training budget, by a comparison's scaling law.
@@ -79,6 +84,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Conform(args) => conform::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Data(args) => data::run(args),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use calm_lm::{DEVICE_FORMS, Listen, TOKEN_VARIABLE, open_device, serve_devices};
+use calm_lm::{DEVICE_FORMS, Listen, TOKEN_VARIABLE, device_token, open_device, serve_devices};
 
 use crate::error::{CliError, Result};
 use crate::output::tell;
@@ -36,17 +36,21 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let token = std::env::var(TOKEN_VARIABLE).unwrap_or_default();
-    let token = match (token.trim(), args.insecure) {
+    let token = match (device_token(), args.insecure) {
         (_, true) => None,
-        ("", false) => {
+        (None, false) => {
             return Err(CliError::Usage(format!(
                 "a server asks its clients for a token: set {TOKEN_VARIABLE} here and there, or \
                  pass --insecure"
             )));
         }
-        (token, false) => Some(token),
+        (token, false) => token,
     };
+    let is_cpu = |name: &String| name == "flex";
+    if args.device.iter().any(is_cpu) && !args.device.iter().all(is_cpu) {
+        let message = "a server has devices of one executor: flex alone, or GPUs";
+        return Err(CliError::Usage(message.to_owned()));
+    }
     let devices: calm_lm::Result<Vec<_>> =
         args.device.iter().map(|name| open_device(name)).collect();
     let listen = match args.iroh {
@@ -57,8 +61,8 @@ pub fn run(args: Args) -> Result<()> {
         },
         None => Listen::WebSocket(args.listen),
     };
-    serve_devices(devices?, listen, token, |address| {
-        let guard = match token {
+    serve_devices(devices?, listen, token.as_deref(), |address| {
+        let guard = match &token {
             Some(_) => "",
             None => ", open to whoever reaches it",
         };

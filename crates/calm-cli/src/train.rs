@@ -7,13 +7,14 @@ use calm_data::CacheDir;
 use calm_lm::{DEVICE_FORMS, Kind, NamedDevice, checkpoint_kind};
 use calm_records::{Host, RunDir, RunInfo, Stage, utc_now};
 use calm_report::format;
-use calm_train::{Event, Options, RunEnd, Stages, preset, resume, train};
+use calm_train::{DEVICE_TIMEOUT, Event, Options, RunEnd, Stages, preset, resume, train};
 use clap::ValueEnum;
 
 use crate::error::{CliError, Result};
 use crate::interrupt;
 use crate::output::{print, tell};
 use crate::progress::Progress;
+use crate::watchdog::Watchdog;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -40,7 +41,12 @@ pub struct Args {
     )]
     devices: Vec<String>,
     /// Seconds that a remote device may take for a step before the run ends.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(
+        long,
+        default_value_t = DEVICE_TIMEOUT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..),
+        value_name = "SECONDS"
+    )]
     device_timeout: u64,
     /// Which stages to train [default: all; of a token model's preset: baseline].
     #[arg(long, value_enum)]
@@ -128,9 +134,7 @@ pub fn run(args: Args) -> Result<()> {
         [] => std::slice::from_ref(&args.device),
         several => several,
     };
-    let devices: calm_lm::Result<Vec<_>> =
-        names.iter().map(|name| NamedDevice::open(name)).collect();
-    let devices = devices?;
+    let devices = NamedDevice::open_all(names)?;
     let (device, others) = devices.split_first().expect("one at least");
     for remote in devices.iter().filter(|device| device.is_remote()) {
         tell(&format!(
@@ -149,7 +153,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut progress = Progress::new();
     let mut summary = None;
+    let watchdog = Watchdog::start(&devices, options.device_timeout);
     let mut observe = |event: Event<'_>| {
+        watchdog.news();
         match &event {
             Event::StageStarted { .. } => interrupt::save_from_now_on(),
             Event::Finished(finished) => summary = Some((*finished).clone()),

@@ -117,7 +117,7 @@ pub(crate) fn train(
         },
         device: &device,
         others: &[],
-        device_timeout: std::time::Duration::MAX,
+        device_timeout: calm_train::DEVICE_TIMEOUT,
         cache: options.cache,
         interrupt: options.interrupt,
     };

@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong with it and what to do.
         detail: String,
     },
+    /// Runs of different steps.
+    #[error("{}: other steps of stage {stage} than the first run", run.display())]
+    OtherSteps {
+        /// The run's directory.
+        run: PathBuf,
+        /// The stage.
+        stage: calm_records::Stage,
+    },
     /// A law that can't be planned by.
     #[error(
         "the runs leave open {}; no plan is made by a law that can't be told",

@@ -23,6 +23,7 @@ mod cell;
 mod compare;
 mod curve;
 mod decoding;
+mod devices;
 mod error;
 mod event;
 pub mod frontier;
@@ -45,6 +46,7 @@ mod techniques;
 mod verdict;
 
 pub use compare::{analyse, compare};
+pub use devices::{DeviceRow, device_rows};
 pub use error::{Error, Result};
 pub use event::Event;
 pub use grid::{CellConfig, GRIDS, Grid};

@@ -5,11 +5,11 @@ mod remote;
 use burn::tensor::Device;
 
 use crate::{Error, Result};
-pub use remote::{Listen, TOKEN_VARIABLE, serve_devices};
+pub use remote::{Listen, TOKEN_VARIABLE, device_token, serve_devices};
 
 /// The forms that [`open_device`] understands.
 pub const DEVICE_FORMS: &str = "flex (CPU), vulkan[:N], webgpu[:N], metal[:N], cuda[:N], rocm[:N], \
-                                remote:ws://HOST:PORT[/N], remote:iroh://ID@HOST:PORT[/N]";
+                                remote:ws://HOST:PORT[/N], remote:iroh://ID[@HOST:PORT][/N]";
 
 /// A device under the string that it was opened by, for records and messages.
 #[derive(Clone, Debug)]
@@ -34,6 +34,25 @@ impl NamedDevice {
     /// Whether it is another machine's, or another process's.
     pub fn is_remote(&self) -> bool {
         self.name.starts_with("remote:")
+    }
+
+    /// Opens devices that tensors are to move between.
+    ///
+    /// # Errors
+    /// As [`open_device`], and compute servers of both transports, which don't reach each other.
+    pub fn open_all<S: AsRef<str>>(names: &[S]) -> Result<Vec<Self>> {
+        let all: Vec<Self> = names
+            .iter()
+            .map(|name| Self::open(name.as_ref()))
+            .collect::<Result<_>>()?;
+        let by = |transport: &str| all.iter().find(|device| device.name.starts_with(transport));
+        match (by("remote:ws:"), by("remote:iroh:")) {
+            (Some(first), Some(other)) => Err(Error::Remote {
+                device: other.name.clone(),
+                detail: format!("tensors don't move between it and {}", first.name),
+            }),
+            _ => Ok(all),
+        }
     }
 }
 

@@ -47,7 +47,9 @@ pub use checkpoint::{
     CheckpointWriter, WeightNumbers, check_tokenizer, checkpoint_kind,
 };
 pub use config::{DecoderKind, Kind, ModelConfig};
-pub use device::{DEVICE_FORMS, Listen, NamedDevice, TOKEN_VARIABLE, open_device, serve_devices};
+pub use device::{
+    DEVICE_FORMS, Listen, NamedDevice, TOKEN_VARIABLE, device_token, open_device, serve_devices,
+};
 pub use error::{Error, Result};
 pub use generate::{ChunkSampler, GenerateOptions, Generator, Spent};
 pub use local::{LocalModel, LocalModelBranches, LocalModelCache};

@@ -90,6 +90,11 @@ impl Found {
         }
     }
 
+    /// Whether steps of an autoencoder are left.
+    pub(crate) fn autoencoder_left(&self, experiment: &Experiment) -> bool {
+        !experiment.model.is_local() && !self.autoencoder_complete(experiment)
+    }
+
     /// A language model is trained on a complete one only.
     fn autoencoder_complete(&self, experiment: &Experiment) -> bool {
         let steps = experiment.autoencoder.steps;

@@ -12,7 +12,7 @@
 //! let device = calm_lm::NamedDevice::open("flex")?;
 //! let options = Options {
 //!     out: "runs/debug".into(), stages: Stages::All, device: &device,
-//!     others: &[], device_timeout: std::time::Duration::from_secs(600),
+//!     others: &[], device_timeout: calm_train::DEVICE_TIMEOUT,
 //!     cache: &CacheDir::default_location()?, interrupt: &AtomicBool::new(false),
 //! };
 //! train(experiment, Default::default(), &options, &mut |event| println!("{event:?}"))?;
@@ -46,5 +46,5 @@ pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
 pub use optimizer::{adamw, clip_by_global_norm};
-pub use run::{Options, RunEnd, resume, train};
+pub use run::{DEVICE_TIMEOUT, Options, RunEnd, resume, train};
 pub use state::{Newest, TrainState, baseline_checkpoint, language_model_checkpoint};

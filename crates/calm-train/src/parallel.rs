@@ -63,35 +63,34 @@ impl<'a> Devices<'a> {
     /// A number that a device holds. A remote device that is gone, or does not answer in time, is an
     /// error with its name.
     pub(crate) fn read(self, i: usize, value: Tensor<1>) -> Result<f64> {
-        self.answer(i, value).map_err(|detail| {
-            // What it waited for may be another's gradients.
-            let is_lost = |&j: &usize| {
-                let zero = Tensor::zeros([1], &self.named(j).device);
-                j != i && self.answer(j, zero).is_err()
-            };
-            self.lost((0..self.len()).find(is_lost).unwrap_or(i), detail)
-        })
+        self.answer(i, value).map_err(|detail| self.lost(i, detail))
     }
 
+    /// Work for device i failed: it is lost, or another that it waited for.
     fn lost(self, i: usize, detail: String) -> Error {
-        let device = self.named(i).name.clone();
+        let is_lost = |&j: &usize| {
+            let zero = Tensor::zeros([1], &self.named(j).device);
+            j != i && self.answer(j, zero).is_err()
+        };
+        let lost = (0..self.len()).find(is_lost).unwrap_or(i);
+        let device = self.named(lost).name.clone();
         Error::DeviceLost { device, detail }
     }
 
     /// The number, or in one line why there is none.
     fn answer(self, i: usize, value: Tensor<1>) -> std::result::Result<f64, String> {
-        let answer = self.in_time(i, move || value.try_into_scalar::<f32>())?;
+        let answer = self.in_time([i, i], move || value.try_into_scalar::<f32>())?;
         let words = |e: String| e.split_whitespace().collect::<Vec<_>>().join(" ");
         answer.map(f64::from).map_err(|e| words(e.to_string()))
     }
 
-    /// Work that waits for device i, which may never answer.
+    /// Work that waits for two devices, which may never answer.
     fn in_time<R: Send + 'static>(
         self,
-        i: usize,
+        ends: [usize; 2],
         work: impl FnOnce() -> R + Send + 'static,
     ) -> std::result::Result<R, String> {
-        if !self.named(i).is_remote() {
+        if !ends.iter().any(|&end| self.named(end).is_remote()) {
             return Ok(work());
         }
         let (to, from) = mpsc::channel();
@@ -144,7 +143,7 @@ pub(crate) fn gradients<T: StageTask>(
     for (at, device) in autodiff.iter().enumerate().skip(1) {
         let (model, device) = (model.clone(), device.clone());
         // From one device to the other where both are of one kind; not through this process.
-        let replica = devices.in_time(at, move || model.fork(&device));
+        let replica = devices.in_time([0, at], move || model.fork(&device));
         replicas.push(replica.map_err(|detail| devices.lost(at, detail))?);
     }
     let mut losses = Vec::with_capacity(parts.len());
@@ -175,7 +174,7 @@ pub(crate) fn gradients<T: StageTask>(
             0 => gradients,
             at => {
                 let (first, replica) = (autodiff[0].clone(), replicas[at - 1].clone());
-                let moved = devices.in_time(at, move || gradients.to_device(&first, &replica));
+                let moved = devices.in_time([0, at], move || gradients.to_device(&first, &replica));
                 moved.map_err(|detail| devices.lost(at, detail))?
             }
         };

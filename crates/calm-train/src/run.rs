@@ -26,6 +26,9 @@ use crate::step_loop::{Run, Start, run_stage};
 use crate::tasks::{AutoencoderTask, BaselineTask, LanguageModelTask, LocalTask};
 use crate::{Error, Precision, Result, data, machine, preset};
 
+/// What a remote device has for a step where nobody says.
+pub const DEVICE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// What to run, beside the experiment.
 #[derive(Debug)]
 pub struct Options<'a> {
@@ -89,6 +92,15 @@ pub fn train(
         });
     }
     check_device(&experiment, options)?;
+    let makes_autoencoder =
+        initial.is_none() && !experiment.model.is_local() && experiment.autoencoder_from.is_empty();
+    let stages: &[Stage] = match options.stages {
+        Stages::Baseline => &[Stage::Baseline],
+        Stages::Autoencoder => &[Stage::Autoencoder],
+        Stages::All if makes_autoencoder => &[Stage::Autoencoder, Stage::Lm],
+        Stages::All | Stages::Lm => &[Stage::Lm],
+    };
+    check_parts(&experiment, stages, options)?;
     // Before the directory is made, so that bad input leaves nothing behind.
     if RunDir::open(&options.out).is_ok() {
         return Err(calm_records::Error::RunExists {
@@ -168,6 +180,36 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
             precision: experiment.precision.name(),
             device: options.device.name.clone(),
         });
+    }
+    let precision = experiment.precision.on(&options.device.device);
+    for other in options.others {
+        // All parts of a step are rounded alike.
+        if experiment.precision.on(&other.device) != precision {
+            return Err(Error::PrecisionNotOnDevice {
+                precision: precision.name(),
+                device: other.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Parts enough for every device, in the stages that are left.
+fn check_parts(experiment: &Experiment, stages: &[Stage], options: &Options<'_>) -> Result<()> {
+    let devices = 1 + options.others.len();
+    for &stage in stages {
+        let parts = match stage {
+            Stage::Autoencoder => experiment.autoencoder.accumulate,
+            Stage::Lm => experiment.lm.accumulate,
+            Stage::Baseline => experiment.baseline.training.accumulate,
+        };
+        if parts < devices {
+            return Err(Error::FewParts {
+                stage,
+                parts,
+                devices,
+            });
+        }
     }
     Ok(())
 }
@@ -271,6 +313,15 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     } = prepared;
     let found = Found::look(directory, tokenizer, observe)?;
     found.check(options.stages, experiment, directory, store)?;
+    let left: &[Stage] = match options.stages {
+        Stages::Baseline => &[Stage::Baseline],
+        Stages::Autoencoder => &[Stage::Autoencoder],
+        Stages::All if found.autoencoder_left(experiment) => &[Stage::Autoencoder, Stage::Lm],
+        Stages::All | Stages::Lm => &[Stage::Lm],
+    };
+    if !found.is_trained(options.stages, experiment) {
+        check_parts(experiment, left, options)?;
+    }
     cut_records(directory, &found)?;
     let precision = experiment.precision.on(&options.device.device);
     let is_trained = found.is_trained(options.stages, experiment);
@@ -291,7 +342,11 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         unigram: &counts,
         device,
         devices: Devices::new(options.device, options.others, options.device_timeout),
-        peak_flops: machine::matmul_peak(device, precision),
+        // Of several devices together nobody measured it.
+        peak_flops: match options.others {
+            [] => machine::matmul_peak(device, precision),
+            _ => None,
+        },
         metrics: JsonlWriter::open_append(&directory.metrics())?,
         history: JsonlWriter::open_append(&directory.eval_history())?,
         interrupt: options.interrupt,

@@ -92,7 +92,7 @@ pub(crate) fn newest<C: CheckpointConfig>(run: &RunDir, stage: Stage) -> Result<
     let named = std::fs::read_to_string(run.latest(stage)).ok();
     let mut candidates = step_directories(&directory)?;
     candidates.extend(named.map(|name| directory.join(name.trim())));
-    candidates.sort();
+    candidates.sort_by_key(|path| (step_of(path), path.clone()));
     candidates.dedup();
 
     let mut passed_over = Vec::new();
@@ -158,11 +158,10 @@ pub(crate) fn publish(
     write_atomic(&run.latest(stage), format!("{name}\n").as_bytes())?;
     let directory = run.checkpoints(stage);
     let mut steps = step_directories(&directory)?;
-    steps.sort();
-    let before = before.map(|step| run.checkpoint(stage, step));
-    let (kept, undone): (Vec<_>, Vec<_>) = steps
-        .into_iter()
-        .partition(|path| *path == newest || before.as_ref().is_some_and(|last| path <= last));
+    steps.sort_by_key(|path| step_of(path));
+    let (kept, undone): (Vec<_>, Vec<_>) = steps.into_iter().partition(|path| {
+        *path == newest || before.is_some_and(|last| step_of(path) <= Some(last))
+    });
     let surplus = kept.len().saturating_sub(keep);
     let half_written = half_written(&directory)?;
     for path in kept[..surplus].iter().chain(&undone) {
@@ -182,6 +181,11 @@ fn step_directories(directory: &Path) -> Result<Vec<PathBuf>> {
     directories(directory, |name| {
         name.starts_with("step-") && !name.contains('.')
     })
+}
+
+/// The step that a checkpoint's name holds: names are as wide as six digits, and wider where they must.
+fn step_of(path: &Path) -> Option<u64> {
+    file_name(path).strip_prefix("step-")?.parse().ok()
 }
 
 /// How the names of what is written, or removed, begin.

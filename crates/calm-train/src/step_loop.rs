@@ -131,13 +131,6 @@ pub(crate) fn run_stage<T: StageTask>(
         return Ok(Some((model, state)));
     }
     let experiment = run.experiment;
-    if config.accumulate < run.devices.len() {
-        return Err(Error::FewParts {
-            stage,
-            parts: config.accumulate,
-            devices: run.devices.len(),
-        });
-    }
     let mut model = model.train();
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
     let precision = experiment.precision.of_products();

@@ -83,7 +83,8 @@ impl Trainer {
     /// Empties `place` and writes a text there.
     pub fn new(program: PathBuf, place: &Path) -> Result<Self> {
         let place = std::path::absolute(place).map_err(Error::io(place))?;
-        let is_ours = place.join("text.txt").is_file();
+        let mark = place.join(".calm-faults");
+        let is_ours = mark.is_file();
         if place.is_dir() && fs::read_dir(&place).is_ok_and(|mut e| e.next().is_some()) && !is_ours
         {
             let message = format!("{} holds something else", place.display());
@@ -93,6 +94,7 @@ impl Trainer {
             fs::remove_dir_all(&place).map_err(Error::io(&place))?;
         }
         fs::create_dir_all(&place).map_err(Error::io(&place))?;
+        fs::write(&mark, "").map_err(Error::io(&mark))?;
         let trainer = Self { program, place };
         let text = trainer.text();
         fs::write(&text, sentences()).map_err(Error::io(&text))?;

@@ -4,6 +4,7 @@ mod bad_input;
 mod commands;
 mod compare;
 mod cost;
+mod devices;
 mod released;
 mod signals;
 

@@ -42,7 +42,7 @@ impl Place {
                 stages,
                 device: &device,
                 others: &[],
-                device_timeout: std::time::Duration::MAX,
+                device_timeout: calm_train::DEVICE_TIMEOUT,
                 cache: &self.cache(),
                 interrupt: &interrupt,
             };

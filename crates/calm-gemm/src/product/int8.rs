@@ -117,7 +117,13 @@ simd! {
 simd! {
     // A row's numbers as parts of 127 of their peaks.
     fn round_all(row: &[f32], width: usize, peaks: &[f32], to: &mut [i8]) {
-        let steps = |peak: f32| if peak > 0.0 { 127.0 / peak } else { 0.0 };
+        // The reciprocals of the smallest peaks are infinite.
+        const UP: f32 = (1u64 << 60) as f32;
+        let steps = |peak: f32| match peak {
+            0.0 => 0.0,
+            small if small < 1e-30 => 127.0 / (small * UP) * UP,
+            peak => 127.0 / peak,
+        };
         // Of the smallest peaks the reciprocal is infinite, and `as` saturates.
         let round = |x: f32, steps: f32| (x * steps).round_ties_even().clamp(-127.0, 127.0) as i8;
         if width == 1 {

@@ -103,7 +103,7 @@ pub fn cross_entropy_reference(
     projection: Projection,
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
-    plain(projection.scores(x), targets)
+    plain(projection.wide().scores(x), targets)
 }
 
 fn plain(scores: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {

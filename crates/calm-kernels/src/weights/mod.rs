@@ -71,7 +71,9 @@ pub fn to_int8(data: TensorData, depth: Depth, device: &Device) -> Tensor<2> {
     };
     let fits = |n: &usize| along > 0 && along.is_multiple_of(*n);
     let Some(block) = (8..=BLOCK).rev().find(fits) else {
-        return Tensor::from_data(data.convert::<f32>(), (device, DType::F32));
+        // Read now, as the others are: the numbers may still lie in a file.
+        let numbers: Vec<f32> = data.iter().collect();
+        return Tensor::from_data(TensorData::new(numbers, dims), (device, DType::F32));
     };
     let block = match depth {
         Depth::Rows => [block, 1],

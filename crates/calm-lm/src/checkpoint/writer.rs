@@ -200,10 +200,11 @@ impl CheckpointWriter {
             fs::rename(&self.target, &aside).map_err(Error::io(&self.target))?;
         }
         if let Err(source) = fs::rename(&directory, &self.target) {
-            if replaced {
-                let _ = fs::rename(&aside, &self.target);
-            }
-            let path = self.target;
+            let path = match replaced && fs::rename(&aside, &self.target).is_err() {
+                // What was there stays where it was put.
+                true => place.keep().join("old"),
+                false => self.target,
+            };
             return Err(Error::Io { path, source });
         }
         // It stands under its own name now; there is nothing left to clean up.

@@ -10,6 +10,13 @@ use crate::{Error, Result};
 /// The environment variable with the token that servers ask for.
 pub const TOKEN_VARIABLE: &str = "CALM_DEVICE_TOKEN";
 
+/// The token in [`TOKEN_VARIABLE`], the same for a server and its clients; none where it is empty.
+pub fn device_token() -> Option<String> {
+    let token = std::env::var(TOKEN_VARIABLE).ok()?;
+    let token = token.trim();
+    (!token.is_empty()).then(|| token.to_owned())
+}
+
 /// How a server is reached.
 #[derive(Clone, Debug)]
 pub enum Listen {
@@ -27,7 +34,8 @@ pub enum Listen {
 }
 
 /// Serves `devices`, which are of one executor, until Ctrl-C. `ready` gets the device string of the
-/// first once the server is bound, or is about to be.
+/// first once the server is bound, or is about to be; where it listens on all interfaces, THIS_HOST
+/// stands for the machine's name.
 ///
 /// # Errors
 /// Where the address is taken or the key can't be read; a build without feature `remote`.
@@ -64,7 +72,7 @@ mod imp {
 
 #[cfg(feature = "remote")]
 mod imp {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, ToSocketAddrs};
     use std::path::Path;
 
     use burn::remote::{ConnectError, IrohHost, IrohIdentity, IrohRelays, RemoteHost};
@@ -91,9 +99,9 @@ mod imp {
             "iroh" => RemoteHost::iroh(iroh_host(place).ok_or_else(unknown)?),
             _ => return Err(unknown()),
         };
-        let host = match std::env::var(TOKEN_VARIABLE) {
-            Ok(token) if !token.is_empty() => host.with_credential(token.as_str()),
-            _ => host,
+        let host = match device_token() {
+            Some(token) => host.with_credential(token.as_str()),
+            None => host,
         };
         let options = Device::remote_options(&host).device_index(index);
         options.init().map_err(|error| Error::Remote {
@@ -107,6 +115,9 @@ mod imp {
         })
     }
 
+    /// What clients elsewhere put their way to this machine for.
+    const HERE: &str = "THIS_HOST";
+
     /// `ID@HOST:PORT`, reached directly, or `ID`, looked up through public relays.
     fn iroh_host(place: &str) -> Option<IrohHost> {
         let Some((id, address)) = place.split_once('@') else {
@@ -115,7 +126,7 @@ mod imp {
         };
         let id: burn::remote::EndpointId = id.parse().ok()?;
         let host = IrohHost::new(id).with_relays(IrohRelays::Disabled);
-        Some(host.with_address(address.parse().ok()?))
+        Some(host.with_address(address.to_socket_addrs().ok()?.next()?))
     }
 
     pub fn serve(
@@ -141,7 +152,11 @@ mod imp {
                 let listener = TcpListener::bind(at).map_err(cannot)?;
                 let at = listener.local_addr().map_err(cannot)?;
                 let transport = WebSocketTransport::from_listener(listener);
-                (transport.into(), format!("remote:ws://{at}"))
+                let host = match at.ip().is_unspecified() {
+                    true => format!("{HERE}:{}", at.port()),
+                    false => at.to_string(),
+                };
+                (transport.into(), format!("remote:ws://{host}"))
             }
             Listen::Iroh { port, key, relays } => {
                 let identity = identity(&key)?;
@@ -151,7 +166,7 @@ mod imp {
                     true => (transport.into(), format!("remote:iroh://{id}")),
                     false => (
                         transport.with_relays(IrohRelays::Disabled).into(),
-                        format!("remote:iroh://{id}@127.0.0.1:{port}"),
+                        format!("remote:iroh://{id}@{HERE}:{port}"),
                     ),
                 }
             }

@@ -43,6 +43,13 @@ fn more_devices_than_parts_are_refused_before_a_step() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("raise lm.accumulate to 2"), "{error}");
+    assert!(!place.run("run").exists(), "nothing was begun");
+    place.others.clear();
+    let stop = Some((calm_records::Stage::Lm, 3));
+    place.train("run", Stages::All, stop).unwrap();
+    place.others = vec![cpu("second")];
+    let error = place.resume("run", Stages::All, None).unwrap_err();
+    assert!(error.to_string().contains("raise lm.accumulate to 2"));
     place.others.clear();
     assert_eq!(
         place.resume("run", Stages::All, None).unwrap(),
