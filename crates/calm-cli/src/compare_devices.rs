@@ -31,17 +31,18 @@ pub fn run(what: &Devices<'_>) -> Result<()> {
         "preset": what.preset,
         "steps": what.steps,
         "set": what.set,
-    });
+    })
+    .to_string();
     let place = what.out.join("request.json");
     match std::fs::read_to_string(&place) {
-        Ok(before) if before != request.to_string() => {
+        Ok(before) if before != request => {
             return Err(CliError::Usage(format!(
                 "{} holds runs of other steps or settings: give another --out, or remove it",
                 what.out.display()
             )));
         }
         Ok(_) => {}
-        Err(_) => write(&place, &request.to_string())?,
+        Err(_) => write(&place, &request)?,
     }
     let mut runs = Vec::new();
     for device in what.devices {

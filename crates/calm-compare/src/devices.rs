@@ -86,7 +86,7 @@ pub fn device_rows(runs: &[(String, RunDir)]) -> Result<Vec<DeviceRow>> {
                 speed: median_speed(&own) / median_speed(&reference),
                 peak_rss_bytes: summary.peak_rss_bytes,
                 loss: last.loss,
-                drift: pairs().last().map_or(0.0, apart),
+                drift: pairs().next_back().map_or(0.0, apart),
                 largest_drift: pairs().map(apart).fold(0.0, f64::max),
             });
         }

@@ -136,7 +136,7 @@ mod tests {
         );
         assert_eq!(newest_valid(&found, "lm").unwrap().step, 4);
         for (manifest, a) in [
-            (whole.as_str(), "abd"),
+            (whole.as_str(), "abx"),
             (whole.as_str(), "abcd"),
             (&whole[1..], "abc"),
             ("{}", "abc"),
