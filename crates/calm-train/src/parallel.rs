@@ -14,7 +14,9 @@ use burn::tensor::{Device, Tensor};
 use calm_kernels::{MatmulPrecision, with_matmul_precision};
 use calm_lm::NamedDevice;
 use calm_nn::{HostDraws, chunk_tensor};
+use calm_records::Stage;
 
+use crate::config::{Experiment, Stages};
 use crate::step_loop::{StageTask, StepLoss};
 use crate::{Error, Result};
 
@@ -23,6 +25,37 @@ pub(crate) struct Part {
     pub tokens: Vec<u32>,
     pub windows: usize,
     pub draws: u64,
+}
+
+/// Whether a step has parts enough for every device in the stages that are to run; `autoencoder`, that
+/// is among them where all stages are.
+pub(crate) fn check_parts(
+    experiment: &Experiment,
+    stages: Stages,
+    autoencoder: bool,
+    devices: usize,
+) -> Result<()> {
+    let wanted: &[Stage] = match stages {
+        Stages::Baseline => &[Stage::Baseline],
+        Stages::Autoencoder => &[Stage::Autoencoder],
+        Stages::All if autoencoder => &[Stage::Autoencoder, Stage::Lm],
+        Stages::All | Stages::Lm => &[Stage::Lm],
+    };
+    for &stage in wanted {
+        let parts = match stage {
+            Stage::Autoencoder => experiment.autoencoder.accumulate,
+            Stage::Lm => experiment.lm.accumulate,
+            Stage::Baseline => experiment.baseline.training.accumulate,
+        };
+        if parts < devices {
+            return Err(Error::FewParts {
+                stage,
+                parts,
+                devices,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The devices of a run: the first, and others that take parts of each step.

@@ -19,7 +19,7 @@ use crate::finish::{Trained, finish};
 use crate::found::{Found, cut_records};
 use crate::initial::Initial;
 use crate::lock::RunLock;
-use crate::parallel::Devices;
+use crate::parallel::{Devices, check_parts};
 use crate::pretrained::Pretrained;
 use crate::state::TrainState;
 use crate::step_loop::{Run, Start, run_stage};
@@ -50,6 +50,11 @@ pub struct Options<'a> {
 }
 
 impl Options<'_> {
+    /// Devices.
+    fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
     /// The devices' strings, for the records.
     fn names(&self) -> String {
         let others = self.others.iter().map(|other| other.name.as_str());
@@ -94,13 +99,12 @@ pub fn train(
     check_device(&experiment, options)?;
     let makes_autoencoder =
         initial.is_none() && !experiment.model.is_local() && experiment.autoencoder_from.is_empty();
-    let stages: &[Stage] = match options.stages {
-        Stages::Baseline => &[Stage::Baseline],
-        Stages::Autoencoder => &[Stage::Autoencoder],
-        Stages::All if makes_autoencoder => &[Stage::Autoencoder, Stage::Lm],
-        Stages::All | Stages::Lm => &[Stage::Lm],
-    };
-    check_parts(&experiment, stages, options)?;
+    check_parts(
+        &experiment,
+        options.stages,
+        makes_autoencoder,
+        options.count(),
+    )?;
     // Before the directory is made, so that bad input leaves nothing behind.
     if RunDir::open(&options.out).is_ok() {
         return Err(calm_records::Error::RunExists {
@@ -188,26 +192,6 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
             return Err(Error::PrecisionNotOnDevice {
                 precision: precision.name(),
                 device: other.name.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Parts enough for every device, in the stages that are left.
-fn check_parts(experiment: &Experiment, stages: &[Stage], options: &Options<'_>) -> Result<()> {
-    let devices = 1 + options.others.len();
-    for &stage in stages {
-        let parts = match stage {
-            Stage::Autoencoder => experiment.autoencoder.accumulate,
-            Stage::Lm => experiment.lm.accumulate,
-            Stage::Baseline => experiment.baseline.training.accumulate,
-        };
-        if parts < devices {
-            return Err(Error::FewParts {
-                stage,
-                parts,
-                devices,
             });
         }
     }
@@ -313,14 +297,9 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     } = prepared;
     let found = Found::look(directory, tokenizer, observe)?;
     found.check(options.stages, experiment, directory, store)?;
-    let left: &[Stage] = match options.stages {
-        Stages::Baseline => &[Stage::Baseline],
-        Stages::Autoencoder => &[Stage::Autoencoder],
-        Stages::All if found.autoencoder_left(experiment) => &[Stage::Autoencoder, Stage::Lm],
-        Stages::All | Stages::Lm => &[Stage::Lm],
-    };
     if !found.is_trained(options.stages, experiment) {
-        check_parts(experiment, left, options)?;
+        let autoencoder = found.autoencoder_left(experiment);
+        check_parts(experiment, options.stages, autoencoder, options.count())?;
     }
     cut_records(directory, &found)?;
     let precision = experiment.precision.on(&options.device.device);
