@@ -224,11 +224,11 @@ fn a_server_that_hangs_ends_the_run_in_time() {
             true => format!("{},flex", server.address),
             false => format!("flex,{}", server.address),
         };
-        let args = ["--devices", &devices, "--device-timeout", "5"];
+        let args = ["--devices", &devices, "--device-timeout", "10"];
         let said = failure(&place.train(name, 4000, &args));
         assert!(said.contains(&server.address), "{said}");
         assert!(
-            said.contains("no answer within 5 s") || said.contains("nothing happened for"),
+            said.contains("no answer within 10 s") || said.contains("nothing happened for"),
             "{said}"
         );
         assert!(losses(&place.run(name)).len() >= ROWS, "{said}");
