@@ -50,11 +50,20 @@ const STEPS: [(&str, Step); 12] = [
     // Training on two compute servers of this machine; a build of its own, because the feature brings
     // hundreds of crates.
     ("remote", |c| {
-        let mut command = process::cargo(&c.root);
-        let args = "test --package calm-cli --features remote --profile backend --test remote";
-        command.args(args.split(' '));
-        command.arg("--target-dir");
-        c.tests(command.arg(target_dir(&c.root, Some("remote"))))
+        let target = target_dir(&c.root, Some("remote"));
+        let cargo = |args: &str| {
+            let mut command = process::cargo(&c.root);
+            command.args(args.split_whitespace());
+            command
+                .args(["--profile", "backend", "--target-dir"])
+                .arg(&target);
+            command
+        };
+        let features = "--features calm-lm/remote,calm-cli/remote";
+        let lint = format!("clippy --package calm-lm --package calm-cli {features} --all-targets");
+        process::check(cargo(&lint).args(["--", "-D", "warnings"]))?;
+        let mut tests = cargo("test --package calm-cli --features remote --test remote");
+        c.tests(&mut tests)
     }),
     // The kernels that this machine would not choose.
     ("isa", |c| {
