@@ -148,6 +148,16 @@ fn two_servers_train_as_one_device() {
     }
 }
 
+/// Every kernel's plain version, every model, decoding, training and checkpoints on a server.
+#[test]
+fn a_server_conforms() {
+    let place = Place::new();
+    let server = Server::start(&["--listen", "127.0.0.1:0"]);
+    let output = place.calm(&["conform", "--device", &server.address], TOKEN);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+}
+
 #[test]
 fn an_encrypted_server_serves_too() {
     let place = Place::new();

@@ -34,6 +34,7 @@ pub mod preset;
 mod pretrained;
 mod run;
 mod samples;
+mod stages;
 mod state;
 mod step_loop;
 mod tasks;

@@ -58,8 +58,12 @@ impl Int8Ops for Flex {
         let table = matrix(&table);
         let [n, d] = table.dims();
         let rows = ids(rows, n);
-        let entries = rows.iter().flat_map(|&row| table.row(row).into_owned());
-        tensor(entries.collect(), [rows.len(), d])
+        let entries = filled(rows.len() * d, |out| {
+            for (&row, out) in rows.iter().zip(out.chunks_exact_mut(d.max(1))) {
+                table.widen(row, 0..d, out);
+            }
+        });
+        tensor(entries, [rows.len(), d])
     }
 
     fn calm_argmax_int8(
