@@ -258,6 +258,19 @@ pub enum Error {
         /// Window length in tokens.
         window: usize,
     },
+    /// Fewer files than readers.
+    #[error(
+        "{shards} files can't be shared by {readers} readers: give more files, or fewer readers"
+    )]
+    FewShards {
+        /// Files of the corpus.
+        shards: usize,
+        /// Readers.
+        readers: usize,
+    },
+    /// A stream of text that has ended with an error was asked for more.
+    #[error("the stream of text has ended with an error: open it anew")]
+    StreamEnded,
     /// A cursor that points behind the end of its epoch.
     #[error(
         "cursor position {position} is outside epoch {epoch}, which has {windows} windows: the corpus, window or seed has changed"

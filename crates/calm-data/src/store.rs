@@ -60,6 +60,9 @@ impl TokenStore {
     /// or a damaged one. Named corpora must have been fetched for building. Memory stays bounded;
     /// a failed build leaves nothing behind.
     ///
+    /// With `at_most` a part ends after so many tokens, and reading once all parts have them: the
+    /// beginning of a text that is too long to be encoded as a whole.
+    ///
     /// # Errors
     /// [`Error::CorpusTooSmall`] where a part that has a share would be empty, the errors of
     /// [`Corpus::stretches`] and of its iterator, [`Error::Io`] (a full disk for one).
@@ -69,10 +72,11 @@ impl TokenStore {
         tokenizer: &Tokenizer,
         split: &Split,
         policy: BadLinePolicy,
+        at_most: Option<u64>,
         on_event: &mut dyn FnMut(PrepareEvent),
     ) -> Result<Self> {
         split.validate()?;
-        let key = key_of(&corpus.key()?, tokenizer, split);
+        let key = key_of(&corpus.key()?, tokenizer, split, at_most);
         let directory = cache.tokens();
         let path = directory.join(format!("{}.tokens", &hex(&key)[..32]));
         if path.exists() {
@@ -92,7 +96,8 @@ impl TokenStore {
         create_directory(&directory)?;
         let mut stretches = corpus.stretches(cache, split, policy)?;
         let bytes_total = corpus.total_bytes(cache)?;
-        let mut builder = Builder::new(&path, tokenizer)?;
+        let at_most = at_most.unwrap_or(u64::MAX);
+        let mut builder = Builder::new(&path, tokenizer, at_most)?;
         let mut tell = |builder: &Builder<'_>, bytes_read| {
             on_event(PrepareEvent::Progress(PrepareProgress {
                 tokens: builder.tokens(),
@@ -103,6 +108,9 @@ impl TokenStore {
         while let Some(stretch) = stretches.next() {
             if builder.add(stretch?)? {
                 tell(&builder, stretches.bytes_read());
+                if builder.is_full(split) {
+                    break;
+                }
             }
         }
         builder.encode()?;
@@ -235,8 +243,13 @@ fn corrupt(path: &Path, reason: impl Into<String>) -> Error {
 }
 
 /// Digest of everything that decides the content of a cache file.
-fn key_of(corpus_key: &str, tokenizer: &Tokenizer, split: &Split) -> [u8; 32] {
-    Sha256::new()
+fn key_of(
+    corpus_key: &str,
+    tokenizer: &Tokenizer,
+    split: &Split,
+    at_most: Option<u64>,
+) -> [u8; 32] {
+    let hasher = Sha256::new()
         .chain_update(FORMAT_VERSION.to_le_bytes())
         .chain_update(corpus_key)
         .chain_update(tokenizer.fingerprint())
@@ -244,9 +257,11 @@ fn key_of(corpus_key: &str, tokenizer: &Tokenizer, split: &Split) -> [u8; 32] {
         .chain_update(split.validation_fraction.to_bits().to_le_bytes())
         .chain_update(split.test_fraction.to_bits().to_le_bytes())
         .chain_update(split.whole_below.to_le_bytes())
-        .chain_update(split.salt.to_le_bytes())
-        .finalize()
-        .into()
+        .chain_update(split.salt.to_le_bytes());
+    match at_most {
+        None => hasher.finalize().into(),
+        Some(tokens) => hasher.chain_update(tokens.to_le_bytes()).finalize().into(),
+    }
 }
 
 /// Ids of a part on their way to disk.
@@ -254,22 +269,30 @@ struct Stream {
     writer: BufWriter<File>,
     hasher: Sha256,
     tokens: u64,
+    at_most: u64,
     documents: u64,
 }
 
 impl Stream {
-    fn new(file: File) -> Self {
+    fn new(file: File, at_most: u64) -> Self {
         let writer = BufWriter::with_capacity(1 << 18, file);
         Self {
             writer,
             hasher: Sha256::new(),
             tokens: 0,
+            at_most,
             documents: 0,
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.tokens == self.at_most
+    }
+
     fn write(&mut self, ids: &[u32], end_of_text: Option<u32>) -> io::Result<()> {
-        let ids = ids.iter().chain(&end_of_text);
+        let room = usize::try_from(self.at_most - self.tokens).unwrap_or(usize::MAX);
+        let end_of_text = end_of_text.filter(|_| ids.len() < room);
+        let ids = ids.iter().take(room).chain(&end_of_text);
         let bytes: Vec<u8> = ids.flat_map(|id| id.to_le_bytes()).collect();
         self.hasher.update(&bytes);
         self.writer.write_all(&bytes)?;
@@ -291,12 +314,13 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(path: &'a Path, tokenizer: &'a Tokenizer) -> Result<Self> {
+    fn new(path: &'a Path, tokenizer: &'a Tokenizer, at_most: u64) -> Result<Self> {
+        let stream = |file| Stream::new(file, at_most);
         let create = || -> io::Result<(NamedTempFile, [Stream; 3])> {
             let mut file = calm_files::beside(path)?;
             file.write_all(&[0; HEADER_BYTES])?;
-            let train = Stream::new(file.as_file().try_clone()?);
-            let nameless = || tempfile::tempfile_in(calm_files::parent(path)).map(Stream::new);
+            let train = stream(file.as_file().try_clone()?);
+            let nameless = || tempfile::tempfile_in(calm_files::parent(path)).map(stream);
             Ok((file, [train, nameless()?, nameless()?]))
         };
         let (file, parts) = create().map_err(Error::io("create a file beside", path))?;
@@ -310,8 +334,18 @@ impl<'a> Builder<'a> {
         })
     }
 
+    /// Whether no part takes more.
+    fn is_full(&self, split: &Split) -> bool {
+        let wanted = |part: &Part| split.share(*part) > 0.0;
+        let full = |part: Part| self.parts[part as usize].is_full();
+        Part::ALL.into_iter().filter(wanted).all(full)
+    }
+
     /// Takes a stretch; returns whether a batch was encoded.
     fn add(&mut self, stretch: Stretch) -> Result<bool> {
+        if self.parts[stretch.part as usize].is_full() {
+            return Ok(false);
+        }
         self.waiting_bytes += stretch.text.len();
         self.waiting.push(stretch);
         let full = self.waiting_bytes >= BATCH_BYTES || self.waiting.len() >= BATCH_TEXTS;

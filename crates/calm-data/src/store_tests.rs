@@ -47,6 +47,21 @@ fn records(n: usize) -> String {
 }
 
 impl Scene {
+    fn prepare_some(&self, at_most: u64) -> TokenStore {
+        let (corpus, cache, policy) = (&self.corpus, &self.cache, BadLinePolicy::Fatal);
+        let some = Some(at_most);
+        TokenStore::prepare(
+            corpus,
+            cache,
+            &TOKENIZER,
+            &split(),
+            policy,
+            some,
+            &mut |_| (),
+        )
+        .unwrap()
+    }
+
     fn prepare_with(
         &self,
         split: &Split,
@@ -59,6 +74,7 @@ impl Scene {
             &TOKENIZER,
             split,
             policy,
+            None,
             on_event,
         )
     }
@@ -93,6 +109,21 @@ fn every_document_is_once_in_one_stream_in_order() {
         documents[part as usize] = found.len() as u64;
     }
     assert_eq!(store.documents(), documents);
+}
+
+#[test]
+fn the_beginning_of_a_text_is_that_of_its_parts() {
+    let scene = scene(&records(200));
+    let whole = scene.prepare().unwrap();
+    let some = scene.prepare_some(150);
+    for part in Part::ALL {
+        assert!(whole.part(part).len() > 150);
+        assert_eq!(some.part(part), &whole.part(part)[..150]);
+    }
+    assert_ne!(some.key(), whole.key());
+    assert_ne!(some.key(), scene.prepare_some(151).key());
+    let all = scene.prepare_some(1 << 40);
+    assert_eq!(all.content(), whole.content());
 }
 
 #[test]
@@ -148,6 +179,7 @@ fn a_cache_is_the_same_file_wherever_it_is_built() {
         &TOKENIZER,
         &split(),
         policy,
+        None,
         &mut |_| (),
     )
     .unwrap();
@@ -246,7 +278,7 @@ fn a_cache_directory_that_is_a_file_is_an_io_error() {
 fn a_full_disk_is_reported_not_swallowed() {
     let stream = |path: &str| {
         let file = fs::OpenOptions::new().write(true).read(true).open(path);
-        Stream::new(file.unwrap())
+        Stream::new(file.unwrap(), u64::MAX)
     };
     let mut full = stream("/dev/full");
     // The buffer takes the document, so the error comes when the file is closed.

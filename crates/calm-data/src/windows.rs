@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::permutation::{Permutation, below, key};
 
-const PURPOSE_OFFSET: u64 = 1;
-const PURPOSE_ORDER: u64 = 2;
+pub(crate) const PURPOSE_OFFSET: u64 = 1;
+pub(crate) const PURPOSE_ORDER: u64 = 2;
 
-/// Where a [`WindowStream`] stands: everything needed to go on with the same windows.
+/// Where a [`WindowStream`] or a [`ShardStream`](crate::ShardStream) stands: everything needed to go on
+/// with the same windows.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -16,8 +17,29 @@ pub struct Cursor {
     pub seed: u64,
     /// Epoch of the next window, from 0.
     pub epoch: u64,
-    /// Windows of that epoch already taken.
+    /// Windows already taken, of that epoch or, where there is one, of its block.
     pub position: u64,
+    /// The block of a stream from shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockStart>,
+}
+
+/// Where a block of windows begins in the files of a corpus.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct BlockStart {
+    /// Blocks of the epoch before it.
+    pub number: u64,
+    /// Place of its first file in the order of the epoch.
+    pub shard: u64,
+    /// Pieces of that file before the work that it begins in; of JSON Lines the lines.
+    pub items: u64,
+    /// Bytes before them, decompressed, where the reader can begin at one; else 0.
+    pub bytes: u64,
+    /// Stretches of that work before it.
+    pub stretches: u64,
+    /// Tokens of the next stretch before it.
+    pub tokens: u64,
 }
 
 impl Cursor {
@@ -27,6 +49,7 @@ impl Cursor {
             seed,
             epoch: 0,
             position: 0,
+            block: None,
         }
     }
 }
@@ -334,6 +357,7 @@ mod tests {
             seed: 1,
             epoch: 2,
             position: 500,
+            block: None,
         };
         assert!(matches!(
             windows.check(foreign),
@@ -346,9 +370,8 @@ mod tests {
         assert_eq!(
             windows.shuffled(foreign).cursor(),
             Cursor {
-                seed: 1,
                 epoch: 3,
-                position: 0
+                ..Cursor::new(1)
             }
         );
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 use serde::Deserialize;
 
 use super::lines::{Lines, utf8};
-use super::reader::{Next, Piece, PieceReader};
+use super::reader::{Next, Piece, PieceReader, Place};
 use crate::error::Result;
 
 /// A line longer than this many bytes is a bad line: memory stays bounded.
@@ -74,6 +74,10 @@ impl<R: Read + Send> PieceReader for JsonLines<R> {
             line,
             reason: format!("longer than {} MiB", LONGEST_LINE >> 20),
         }))
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(self.lines.place())
     }
 }
 

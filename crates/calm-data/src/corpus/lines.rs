@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::reader::Place;
 use crate::error::{Error, Result};
 
 /// One line, or a piece of one that is longer than the limit.
@@ -43,8 +44,25 @@ impl<R: Read> Lines<R> {
         }
     }
 
+    /// The same for a `reader` that begins at the start of a line inside a stream.
+    pub fn starting_at(place: Place, reader: R, path: &Path, limit: u64) -> Self {
+        Self {
+            next_offset: place.bytes,
+            number: place.items,
+            ..Self::new(reader, path, limit)
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lines and bytes read.
+    pub fn place(&self) -> Place {
+        Place {
+            items: self.number,
+            bytes: self.next_offset,
+        }
     }
 
     /// The next line or piece, `None` at the end.

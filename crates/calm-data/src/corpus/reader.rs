@@ -51,9 +51,23 @@ pub(crate) enum Next {
     End,
 }
 
+/// Where a reader stands in its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Pieces before it; of JSON Lines the lines.
+    pub items: u64,
+    /// Bytes before it, decompressed, where the reader can begin at one; else 0.
+    pub bytes: u64,
+}
+
 /// Reads one file.
 pub(crate) trait PieceReader: Send {
     fn next_piece(&mut self) -> Result<Next>;
+
+    /// Where the next piece begins, where that is more than a number of pieces.
+    fn place(&self) -> Option<Place> {
+        None
+    }
 }
 
 /// Whole texts, each a work of one document, read ahead from a small pinned archive.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sha2::{Digest, Sha256};
 
 use super::pieces::Pieces;
-use super::reader::{End, PIECE_BYTES, Piece};
+use super::reader::{End, PIECE_BYTES, Piece, Place};
 use crate::error::Result;
 use crate::split::{Part, Split};
 
@@ -35,6 +35,11 @@ pub struct Stretches {
     ready: VecDeque<Stretch>,
     /// The part whose text goes on.
     open: Option<Part>,
+    /// Where the work that the next stretch belongs to begins, and its stretches so far.
+    start: Place,
+    given: u64,
+    /// Whether no work is under way.
+    between_works: bool,
 }
 
 impl Stretches {
@@ -46,6 +51,18 @@ impl Stretches {
             work: Vec::new(),
             ready: VecDeque::new(),
             open: None,
+            start: Place::default(),
+            given: 0,
+            between_works: true,
+        }
+    }
+
+    /// Where the next stretch of the file begins: its work, and how many stretches of it come before.
+    /// Nothing that was read before the work has a say in what is read after it begins.
+    pub(crate) fn place(&self) -> (Place, u64) {
+        match self.between_works && self.ready.is_empty() {
+            true => (self.pieces.place(), 0),
+            false => (self.start, self.given),
         }
     }
 
@@ -59,7 +76,7 @@ impl Stretches {
         self.pieces.bytes_read()
     }
 
-    fn place(&mut self, piece: Piece) {
+    fn sort(&mut self, piece: Piece) {
         if !self.split.is_whole(piece.of) {
             return self.cut(piece);
         }
@@ -119,7 +136,7 @@ impl Stretches {
             let piece = piece?;
             let (at, of) = (piece.at, piece.of);
             if self.split.is_whole(of) {
-                self.place(piece);
+                self.sort(piece);
                 if let Some(stretch) = self.ready.pop_front() {
                     bytes[stretch.part as usize] += of;
                 }
@@ -148,10 +165,17 @@ impl Iterator for Stretches {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(stretch) = self.ready.pop_front() {
+                self.given += 1;
                 return Some(Ok(stretch));
             }
+            if self.between_works {
+                (self.start, self.given) = (self.pieces.place(), 0);
+            }
             match self.pieces.next()? {
-                Ok(piece) => self.place(piece),
+                Ok(piece) => {
+                    self.between_works = piece.end == End::Work;
+                    self.sort(piece);
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
