@@ -143,11 +143,11 @@ fn a_resumed_stream_goes_on_exactly_from_any_cursor() {
     let directory = directory();
     for buffer in [1, 7 * WINDOW, 64 * WINDOW] {
         let mut whole = open(&directory, buffer, Cursor::new(9)).unwrap();
-        let windows: Vec<(Cursor, Vec<u32>)> = (0..2400)
-            .map(|_| (whole.cursor(), whole.next_window().unwrap().to_vec()))
-            .collect();
-        assert!(windows.last().unwrap().0.epoch > 1);
-        for from in (0..2300).step_by(67) {
+        let mut windows: Vec<(Cursor, Vec<u32>)> = Vec::new();
+        while whole.cursor().epoch < 2 || windows.len() % 200 != 0 {
+            windows.push((whole.cursor(), whole.next_window().unwrap().to_vec()));
+        }
+        for from in (0..windows.len() - 100).step_by(67) {
             let saved = serde_json::to_string(&windows[from].0).unwrap();
             let cursor: Cursor = serde_json::from_str(&saved).unwrap();
             let mut resumed = open(&directory, buffer, cursor).unwrap();
