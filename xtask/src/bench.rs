@@ -12,8 +12,8 @@ const DEVICE_VARIABLE: &str = "CALM_BENCH_DEVICE";
 /// What the standard jobs can be asked for; they are a program of their own.
 const JOBS: [&str; 3] = ["steps", "peer", "growth"];
 
-/// Low temperatures: another.
-const DECODE: &str = "decode";
+/// Programs of their own: low temperatures, and text from files.
+const PROGRAMS: [&str; 2] = ["decode", "stream"];
 
 /// `bench [NAME] [--device D] [ARGS...]`: the standard jobs (`steps`), the same beside PyTorch
 /// (`peer`), how a step's time grows with its sizes (`growth`), one bench, or all benches where no
@@ -31,8 +31,8 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
             command.args(program("jobs"));
             rest = &args;
         }
-        Some(job) if job == DECODE => {
-            command.args(program(DECODE));
+        Some(job) if PROGRAMS.iter().any(|known| job == known) => {
+            command.args(program(&job.to_string_lossy()));
         }
         Some(bench) => {
             let package = ["bench", "--package", "calm-benches", "--bench"];

@@ -41,8 +41,8 @@ The calm program, built with the feature that --device needs (default flex):
 
 The repository:
   bench     the standard jobs (steps), the same beside PyTorch (peer), how a step's time grows
-            with its sizes (growth), what low temperatures cost (decode), or the benches of
-            benches/benches:
+            with its sizes (growth), what low temperatures cost (decode), how fast text is
+            streamed (stream), or the benches of benches/benches:
             bench [NAME] [--device D] [ARGS...]
   faults    kill the trainer, fill its disk, damage its files, and compare what it ends with
   tidy      check the repository's rules; one line for each violation

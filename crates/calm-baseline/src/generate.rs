@@ -44,6 +44,15 @@ impl<'a, M: NextToken> TokenGenerator<'a, M> {
         })
     }
 
+    /// The same, with the draws of texts `first`, `first + 1`, .. of a batch, of which this is a part.
+    pub fn as_rows_from(mut self, first: usize, seed: u64) -> Self {
+        let rows = first..first + self.random.len();
+        self.random = rows
+            .map(|row| RandomStream::new(mix(seed, row as u64)))
+            .collect();
+        self
+    }
+
     /// Draws the next token of every text and returns what belongs to each: nothing for those
     /// that have ended.
     pub fn step(&mut self) -> Vec<Vec<u32>> {

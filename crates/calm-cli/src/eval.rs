@@ -2,17 +2,19 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use calm_data::{BadLinePolicy, CacheDir, Split, unigram};
-use calm_eval::{BrierReport, EvalConfig, evaluate, evaluate_tokens, reconstruct, spread};
-use calm_lm::DEVICE_FORMS;
+use calm_eval::{
+    BrierReport, EvalConfig, Replica, TokenScoring, evaluate_on, evaluate_tokens_on, reconstruct,
+    spread,
+};
 use calm_nn::NextToken;
 use calm_records::{TextPart, write_atomic};
 use calm_report::Table;
-use calm_train::{DataConfig, Event, data::token_store, preset};
+use calm_train::{DataConfig, Event, StreamSettings, data::token_store, preset};
 use serde::Serialize;
 
 use crate::bound::BoundRecord;
+use crate::devices::{DevicesArgs, replicas};
 use crate::error::{CliError, Result};
 use crate::model::{AnyCheckpoint, ModelArgs, WeightsArgs, no_language_model};
 use crate::output::print;
@@ -60,8 +62,8 @@ pub struct Args {
     json: Option<PathBuf>,
     #[command(flatten)]
     weights: WeightsArgs,
-    #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
-    device: String,
+    #[command(flatten)]
+    devices: DevicesArgs,
 }
 
 /// Stride of the second scoring of a baseline where none is asked for: the published K.
@@ -138,7 +140,7 @@ pub fn run(args: Args) -> Result<()> {
         let message = "--bound takes two draws or more: one tells nothing of how it moves";
         return Err(CliError::Usage(message.to_owned()));
     }
-    let device = calm_lm::open_device(&args.device)?;
+    let devices = args.devices.open()?;
     let (checkpoint, run) = args.model.open()?;
     let checkpoint = checkpoint.with_weights(args.weights.numbers());
     let is_plain = matches!(&checkpoint, AnyCheckpoint::Calm(c) if !c.config().is_local());
@@ -159,6 +161,8 @@ pub fn run(args: Args) -> Result<()> {
             test_fraction: 0.0,
             whole_below: 0,
             bad_lines: BadLinePolicy::Fatal,
+            autoencoder_corpus: Vec::new(),
+            stream: StreamSettings::default(),
         },
     };
     let own = match args.unseen {
@@ -202,32 +206,39 @@ pub fn run(args: Args) -> Result<()> {
         progress.show(Event::Scoring { done, of });
         true
     };
-    let scoring = Scoring {
+    let scoring = TokenScoring {
         tokens: scored,
         window: window_tokens,
-        counts: &counts,
-        eval: &eval,
-        device: &device,
+        chunk_size: TOKEN_STRIDE,
+        everywhere: true,
+        unigram_counts: &counts,
+        config: &eval,
     };
     let model = match &checkpoint {
         AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
-            let model = checkpoint.load_local(&device)?;
-            token_record(&model, checkpoint.config().chunk_size, &scoring, on_window)?
+            let models = replicas(&devices, |d| Ok(checkpoint.load_local(&d.device)?))?;
+            let chunk_size = checkpoint.config().chunk_size;
+            let scoring = TokenScoring {
+                chunk_size,
+                ..scoring
+            };
+            token_record(&models, &scoring, on_window)?
         }
         AnyCheckpoint::Calm(checkpoint) => {
-            let model = checkpoint.load(&device)?;
-            let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, &device);
+            let models = replicas(&devices, |d| Ok(checkpoint.load(&d.device)?))?;
+            let (model, device) = (&models[0].model, &devices[0].device);
+            let rebuilt = reconstruct(&model.autoencoder, &windows, eval.seed, device);
             let (w, on) = (window_tokens, &mut *on_window);
-            let report = evaluate(&model, scored, w, &counts, &eval, &device, on)?.expect(WHOLE);
+            let report = evaluate_on(&models, scored, w, &counts, &eval, on)?.expect(WHOLE);
             let bound = args.bound.map(|draws| {
                 let mut on = |done| _ = on_window(done);
                 BoundRecord::new(
-                    &model,
+                    model,
                     run.as_ref(),
                     &windows,
                     draws,
                     eval.seed,
-                    &device,
+                    device,
                     &mut on,
                 )
             });
@@ -239,8 +250,8 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
         AnyCheckpoint::Baseline(checkpoint) => {
-            let model = checkpoint.load(&device)?;
-            token_record(&model, TOKEN_STRIDE, &scoring, on_window)?
+            let models = replicas(&devices, |d| Ok(checkpoint.load(&d.device)?))?;
+            token_record(&models, &scoring, on_window)?
         }
         AnyCheckpoint::Autoencoder(_) => return Err(no_language_model()),
     };
@@ -268,40 +279,20 @@ pub fn run(args: Args) -> Result<()> {
 
 const WHOLE: &str = "an evaluation that is never stopped is complete";
 
-/// What is scored, and how.
-struct Scoring<'a> {
-    tokens: &'a [u32],
-    window: usize,
-    counts: &'a [u64],
-    eval: &'a EvalConfig,
-    device: &'a Device,
-}
-
-/// Scores of a model that has probabilities, at all positions and at the multiples of `stride` where no
-/// other is asked for.
-fn token_record<M: NextToken>(
-    model: &M,
-    stride: usize,
-    scoring: &Scoring<'_>,
+/// Scores of a model that has probabilities, at all positions and by themselves at those that were asked
+/// for.
+fn token_record<M: NextToken + Clone + Send>(
+    models: &[Replica<M>],
+    scoring: &TokenScoring<'_>,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<ModelRecord> {
-    let Scoring {
-        tokens,
-        window,
-        counts,
-        eval,
-        device,
-    } = *scoring;
-    let report = evaluate_tokens(
-        model, tokens, window, stride, true, counts, eval, device, on_window,
-    )?
-    .expect(WHOLE);
+    let report = evaluate_tokens_on(models, scoring, on_window)?.expect(WHOLE);
     let everywhere = report.everywhere.as_ref();
     Ok(ModelRecord::Baseline {
         cross_entropy: report.cross_entropy,
         cross_entropy_se: report.cross_entropy_se,
         perplexity: report.perplexity(),
-        every: eval.stride(stride),
+        every: scoring.config.stride(scoring.chunk_size),
         aligned: (&report.aligned).into(),
         scores: everywhere.expect("all positions were asked for").into(),
     })

@@ -1,20 +1,23 @@
 //! `calm generate`: streams the continuation of a prompt.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use calm_baseline::{
     Drafter, ModelDrafter, PromptLookup, SpeculativeGenerator, TokenGenerator, TokenSampler,
 };
 use calm_data::Tokenizer;
+use calm_eval::Replica;
 use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise, SamplerError};
 use calm_lm::{
-    Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, DEVICE_FORMS, GenerateOptions,
-    Generator, WeightNumbers,
+    CalmModel, Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, GenerateOptions,
+    Generator, ModelConfig, NamedDevice, Spent, WeightNumbers,
 };
-use calm_nn::{Limits, NextToken};
+use calm_nn::{Limits, NextToken, mix};
 
 use burn::tensor::Device;
 
+use crate::devices::{DevicesArgs, on_each, replicas};
 use crate::error::{CliError, Result};
 use crate::model::{AnyCheckpoint, ModelArgs, WeightsArgs, no_language_model};
 use crate::output::{print, tell};
@@ -49,13 +52,13 @@ pub struct Args {
     /// probable; for heads trained with model.objective.log.
     #[arg(long)]
     draw_tokens: bool,
-    /// Seed of all draws.
+    /// Seed of all draws. A CALM's texts of a batch depend on how many devices share it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
     weights: WeightsArgs,
-    #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
-    device: String,
+    #[command(flatten)]
+    devices: DevicesArgs,
     #[command(flatten)]
     baseline: BaselineArgs,
 }
@@ -135,7 +138,7 @@ impl Clock {
 
 pub fn run(args: Args) -> Result<()> {
     let clock = &mut Clock::start();
-    let device = calm_lm::open_device(&args.device)?;
+    let mut devices = args.devices.open()?;
     let (checkpoint, _) = args.model.open()?;
     let checkpoint = checkpoint.with_weights(args.weights.numbers());
     if matches!(checkpoint, AnyCheckpoint::Autoencoder(_)) {
@@ -153,27 +156,38 @@ pub fn run(args: Args) -> Result<()> {
         .iter()
         .map(encode)
         .collect::<std::result::Result<_, _>>()?;
+    if devices.len() > 1 && prompts.len() < 2 {
+        let message =
+            "--devices share the prompts of a batch: give --prompt several times, or --device";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    devices.truncate(prompts.len());
     match &checkpoint {
         AnyCheckpoint::Calm(checkpoint) if checkpoint.config().is_local() => {
-            let model = checkpoint.load_local(&device)?;
+            let models = replicas(&devices, |d| Ok(checkpoint.load_local(&d.device)?))?;
             let window = checkpoint.config().window;
-            token_by_token(&model, checkpoint, window, &prompts, &args, &device, clock)
+            token_by_token(models, checkpoint, window, &prompts, &args, clock)
         }
-        AnyCheckpoint::Calm(checkpoint) => calm(checkpoint, &prompts, &args, &device, clock),
+        AnyCheckpoint::Calm(checkpoint) => calm(checkpoint, &devices, &prompts, &args, clock),
         AnyCheckpoint::Baseline(checkpoint) => {
-            let model = checkpoint.load(&device)?;
+            let models = replicas(&devices, |d| Ok(checkpoint.load(&d.device)?))?;
             let window = checkpoint.config().window;
-            token_by_token(&model, checkpoint, window, &prompts, &args, &device, clock)
+            token_by_token(models, checkpoint, window, &prompts, &args, clock)
         }
         AnyCheckpoint::Autoencoder(_) => Err(no_language_model()),
     }
 }
 
+/// The prompts of part `i` of `parts`, which are no more than there are prompts.
+fn share(prompts: &[Vec<u32>], i: usize, parts: usize) -> Range<usize> {
+    i * prompts.len() / parts..(i + 1) * prompts.len() / parts
+}
+
 fn calm(
     checkpoint: &Checkpoint,
+    devices: &[NamedDevice],
     prompts: &[Vec<u32>],
     args: &Args,
-    device: &Device,
     clock: &mut Clock,
 ) -> Result<()> {
     let only = &args.baseline;
@@ -184,27 +198,54 @@ fn calm(
     }
     let sampler = sampler(args)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let model = checkpoint.load(device)?;
+    let models = replicas(devices, |d| Ok(checkpoint.load(&d.device)?))?;
     clock.ready();
-    let options = GenerateOptions {
+    let options = |seed| GenerateOptions {
         sampler,
         max_tokens: args.tokens,
         end_of_text: tokenizer.end_of_text(),
         lead_in: checkpoint.lead_in(),
-        seed: args.seed,
+        seed,
     };
-    let mut generator = Generator::new(&model, checkpoint.config(), prompts, options, device)?;
-    if args.draw_tokens {
-        generator = generator.drawing_tokens(args.seed);
+    fn start<'a>(
+        replica: &'a Replica<CalmModel>,
+        config: &ModelConfig,
+        prompts: &[Vec<u32>],
+        options: GenerateOptions<'_>,
+        draw_tokens: bool,
+    ) -> Result<Generator<'a>> {
+        let (model, device, seed) = (&replica.model, &replica.device.device, options.seed);
+        let generator = Generator::new(model, config, prompts, options, device)?;
+        Ok(match draw_tokens {
+            true => generator.drawing_tokens(seed),
+            false => generator,
+        })
     }
-    if prompts.len() > 1 {
-        print_all(&args.prompt, generator.finish(), tokenizer, clock)?;
+    let (config, draw_tokens) = (checkpoint.config(), args.draw_tokens);
+    let spent = if let [_, _, ..] = prompts {
+        let parts = models.len();
+        let parts = on_each(models, |i, replica| {
+            let seed = match i {
+                0 => args.seed,
+                i => mix(args.seed, i as u64),
+            };
+            let prompts = &prompts[share(prompts, i, parts)];
+            let mut generator = start(&replica, config, prompts, options(seed), draw_tokens)?;
+            let texts = generator.finish();
+            Ok((texts, generator.spent()))
+        })?;
+        let (texts, spent): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        print_all(&args.prompt, texts.concat(), tokenizer, clock)?;
+        spent
+            .into_iter()
+            .fold(Spent::default(), |sum, part| sum + part)
     } else {
+        let mut generator = start(&models[0], config, prompts, options(args.seed), draw_tokens)?;
         stream(&args.prompt[0], tokenizer, clock, || {
             (!generator.is_done()).then(|| generator.step().remove(0))
         })?;
-    }
-    let spent = generator.spent();
+        generator.spent()
+    };
     let draws = format!(
         "{:.1} draws a chunk",
         spent.draws as f64 / spent.chunks.max(1) as f64
@@ -238,13 +279,12 @@ fn sampler(args: &Args) -> Result<ChunkSampler> {
 }
 
 /// A model with probabilities: a token model, or one with a local decoder.
-fn token_by_token<M: NextToken, C: CheckpointConfig>(
-    model: &M,
+fn token_by_token<M: NextToken + Send, C: CheckpointConfig>(
+    models: Vec<Replica<M>>,
     checkpoint: &CheckpointOf<C>,
     window: usize,
     prompts: &[Vec<u32>],
     args: &Args,
-    device: &Device,
     clock: &mut Clock,
 ) -> Result<()> {
     clock.ready();
@@ -261,28 +301,40 @@ fn token_by_token<M: NextToken, C: CheckpointConfig>(
         max_tokens: args.tokens,
         end_of_text: tokenizer.end_of_text(),
     };
+    let (lead_in, seed) = (checkpoint.lead_in(), args.seed);
+    fn start<'a, M: NextToken>(
+        replica: &'a Replica<M>,
+        sampler: TokenSampler,
+        limits: Limits,
+        lead_in: &[u32],
+        prompts: &[Vec<u32>],
+        seed: u64,
+    ) -> Result<TokenGenerator<'a, M>> {
+        let (model, device) = (&replica.model, &replica.device.device);
+        let generator = TokenGenerator::new(model, sampler, limits, lead_in, prompts, seed, device);
+        Ok(generator.map_err(calm_lm::Error::from)?)
+    }
+    if only.draft.is_some() && prompts.len() > 1 {
+        let message = "--draft continues one prompt at a time";
+        return Err(CliError::Usage(message.to_owned()));
+    }
+    if prompts.len() > 1 {
+        let parts = models.len();
+        let texts = on_each(models, |i, replica| {
+            let rows = share(prompts, i, parts);
+            let (first, prompts) = (rows.start, &prompts[rows]);
+            let generator = start(&replica, sampler, limits, lead_in, prompts, seed)?;
+            Ok(generator.as_rows_from(first, seed).run())
+        })?;
+        return print_all(&args.prompt, texts.concat(), tokenizer, clock);
+    }
     let Some(draft) = &only.draft else {
-        let mut generator = TokenGenerator::new(
-            model,
-            sampler,
-            limits,
-            checkpoint.lead_in(),
-            prompts,
-            args.seed,
-            device,
-        )
-        .map_err(calm_lm::Error::from)?;
-        if prompts.len() > 1 {
-            return print_all(&args.prompt, generator.run(), tokenizer, clock);
-        }
+        let mut generator = start(&models[0], sampler, limits, lead_in, prompts, seed)?;
         return stream(&args.prompt[0], tokenizer, clock, || {
             (!generator.is_done()).then(|| generator.step().remove(0))
         });
     };
-    if prompts.len() > 1 {
-        let message = "--draft continues one prompt at a time";
-        return Err(CliError::Usage(message.to_owned()));
-    }
+    let (model, device) = (&models[0].model, &models[0].device.device);
     let numbers = args.weights.numbers();
     let drafter = drafter(draft, sampler, window, tokenizer, numbers, device)?;
     let (lookahead, prompt) = (only.lookahead, &prompts[0]);

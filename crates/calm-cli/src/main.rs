@@ -7,6 +7,7 @@ mod compare_devices;
 mod conform;
 mod cost;
 mod data;
+mod devices;
 mod error;
 mod eval;
 mod export;

@@ -41,6 +41,13 @@ impl Progress {
         self.line(text);
     }
 
+    fn bad_lines(&mut self, lines: u64) {
+        if lines > 0 {
+            self.finish_bar();
+            self.line(&format!("skipped {lines} bad lines"));
+        }
+    }
+
     /// Shows one event.
     pub fn show(&mut self, event: Event<'_>) {
         match event {
@@ -55,9 +62,10 @@ impl Progress {
                 text_bytes,
             } => {
                 self.finish_bar();
-                let of = match sample_bytes == text_bytes {
-                    true => String::new(),
-                    false => format!(", a sample of {}", format::bytes(text_bytes)),
+                let of = match text_bytes {
+                    None => ", the beginnings of the files".to_owned(),
+                    Some(all) if all == sample_bytes => String::new(),
+                    Some(all) => format!(", a sample of {}", format::bytes(all)),
                 };
                 self.line(&format!(
                     "training a tokenizer of {vocab_size} tokens on {}{of}",
@@ -81,18 +89,27 @@ impl Progress {
                 let (read, total) = (progress.bytes_read, progress.bytes_total);
                 self.bytes("turning the text into tokens", read, total);
             }
-            Event::DataReady { tokens, bad_lines } => {
+            Event::DataReady {
+                streamed,
+                tokens,
+                bad_lines,
+            } => {
                 self.finish_bar();
                 self.pass = None;
                 let [train, validation, test] = tokens.map(|n| format::count(n as f64));
-                self.line(&format!(
-                    "text: {train} tokens to train on, {validation} for validation, {test} for \
-                     test"
-                ));
-                if bad_lines > 0 {
-                    self.line(&format!("skipped {bad_lines} bad lines"));
-                }
+                self.line(&match streamed {
+                    true => format!(
+                        "text: streamed; encoded first {validation} tokens for validation, {test} \
+                         for test, {train} to count"
+                    ),
+                    false => format!(
+                        "text: {train} tokens to train on, {validation} for validation, {test} for \
+                         test"
+                    ),
+                });
+                self.bad_lines(bad_lines);
             }
+            Event::BadLines(lines) => self.bad_lines(lines),
             Event::PassedOver { error, taken } => self.line(&passed_over(error, taken)),
             Event::PrecisionLacking(precision) => self.line(&format!(
                 "precision {}: not on this processor, products stay in f32",

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use calm_data::CacheDir;
-use calm_lm::{DEVICE_FORMS, Kind, NamedDevice, checkpoint_kind};
+use calm_lm::{Kind, checkpoint_kind};
 use calm_records::{Host, RunDir, RunInfo, Stage, utc_now};
 use calm_report::format;
 use calm_train::{DEVICE_TIMEOUT, Event, Options, RunEnd, Stages, preset, resume, train};
 use clap::ValueEnum;
 
+use crate::devices::DevicesArgs;
 use crate::error::{CliError, Result};
 use crate::interrupt;
-use crate::output::{print, tell};
+use crate::output::print;
 use crate::progress::Progress;
 use crate::watchdog::Watchdog;
 
@@ -27,19 +28,8 @@ pub struct Args {
         )
     )]
     preset: Option<String>,
-    /// The device.
-    #[arg(long, default_value = "flex", help = format!("The device: {DEVICE_FORMS}"))]
-    device: String,
-    /// Several devices, such as cuda:0,cuda:1 or remote:ws://HOST:PORT/0,...: each takes whole parts of
-    /// every step (autoencoder.accumulate, lm.accumulate, baseline.training.accumulate), the first has
-    /// model and optimizer.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        conflicts_with = "device",
-        value_name = "DEVICE,.."
-    )]
-    devices: Vec<String>,
+    #[command(flatten)]
+    devices: DevicesArgs,
     /// Seconds that a remote device may take for a step before the run ends.
     #[arg(
         long,
@@ -130,18 +120,8 @@ pub fn run(args: Args) -> Result<()> {
         StageArg::Lm => Stages::Lm,
         StageArg::Baseline => Stages::Baseline,
     };
-    let names = match args.devices.as_slice() {
-        [] => std::slice::from_ref(&args.device),
-        several => several,
-    };
-    let devices = NamedDevice::open_all(names)?;
+    let devices = args.devices.open()?;
     let (device, others) = devices.split_first().expect("one at least");
-    for remote in devices.iter().filter(|device| device.is_remote()) {
-        tell(&format!(
-            "{}: kernels in their plain versions, from Burn's own operations",
-            remote.name
-        ));
-    }
     let options = Options {
         out: out.clone(),
         stages,
@@ -176,9 +156,9 @@ pub fn run(args: Args) -> Result<()> {
     progress.finish_bar();
     if end? == RunEnd::Interrupted {
         let mut again = format!("cargo xtask train --resume --out {}", out.display());
-        match args.devices.as_slice() {
-            [] if args.device == "flex" => {}
-            [] => again.push_str(&format!(" --device {}", args.device)),
+        match args.devices.devices.as_slice() {
+            [] if args.devices.device == "flex" => {}
+            [] => again.push_str(&format!(" --device {}", args.devices.device)),
             several => again.push_str(&format!(" --devices {}", several.join(","))),
         }
         match stages {

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use burn::tensor::Device;
 use calm_baseline::TokenModel;
 use calm_data::Part;
-use calm_eval::{BrierReport, EvalConfig, TokenReport, evaluate_rollout, evaluate_tokens, spread};
+use calm_eval::{
+    BrierReport, EvalConfig, TokenReport, TokenScoring, evaluate_rollout, evaluate_tokens, spread,
+};
 use calm_lm::{CalmModel, CalmRollout, LocalModel, NamedDevice};
 use calm_nn::Cost;
 use calm_records::{EvalPoint, MetricRow, RunDir, Stage, Summary, WindowBrier, read_jsonl};
@@ -173,6 +175,14 @@ impl Model {
             observe(Event::Train(calm_train::Event::Scoring { done, of }));
             !options.interrupt.load(Ordering::SeqCst)
         };
+        let scoring = TokenScoring {
+            tokens,
+            window,
+            chunk_size: 1,
+            everywhere: false,
+            unigram_counts: counts,
+            config: eval,
+        };
         fn with_probabilities(
             report: Option<TokenReport>,
         ) -> Option<(BrierReport, Option<Vec<f64>>)> {
@@ -184,12 +194,12 @@ impl Model {
                 let report = evaluate_rollout(rollout, &windows, counts, eval, on_window)?;
                 report.map(|report| (report, None))
             }
-            Self::Local(model) => with_probabilities(evaluate_tokens(
-                model, tokens, window, 1, false, counts, eval, device, on_window,
-            )?),
-            Self::Token(model) => with_probabilities(evaluate_tokens(
-                model, tokens, window, 1, false, counts, eval, device, on_window,
-            )?),
+            Self::Local(model) => {
+                with_probabilities(evaluate_tokens(model, device, &scoring, on_window)?)
+            }
+            Self::Token(model) => {
+                with_probabilities(evaluate_tokens(model, device, &scoring, on_window)?)
+            }
         })
     }
 }

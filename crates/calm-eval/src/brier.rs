@@ -7,7 +7,8 @@ use calm_likelihood_free::{
 use calm_lm::{CalmModel, CalmRollout};
 use calm_nn::{HostDraws, mix};
 
-use crate::{EvalConfig, EvalError, spread};
+use crate::replicas::each_window;
+use crate::{EvalConfig, EvalError, Replica, spread};
 
 /// Scores of one model under one protocol.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,19 +43,44 @@ pub fn evaluate(
     device: &Device,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<BrierReport>, EvalError> {
+    let only = [Replica::only(model, device)];
+    evaluate_on(&only, tokens, window, unigram_counts, config, on_window)
+}
+
+/// As [`evaluate`], on several devices, one at least.
+///
+/// # Errors
+/// See [`EvalError`].
+///
+/// # Panics
+/// Without a replica.
+pub fn evaluate_on(
+    replicas: &[Replica<CalmModel>],
+    tokens: &[u32],
+    window: usize,
+    unigram_counts: &[u64],
+    config: &EvalConfig,
+    on_window: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<BrierReport>, EvalError> {
     let windows = spread(tokens, window, config.windows)?;
-    let chunk_size = model.autoencoder.chunk_size();
+    let chunk_size = replicas[0].model.autoencoder.chunk_size();
     let every = config.stride(chunk_size);
     if !every.is_multiple_of(chunk_size) {
         return Err(EvalError::Unaligned { every, chunk_size });
     }
-    evaluate_rollout(
-        &mut CalmRollout::new(model, device).every(every),
-        &windows,
-        unigram_counts,
-        config,
-        on_window,
-    )
+    config.check_pairs()?;
+    let score = |replica: &Replica<CalmModel>,
+                 indices: &mut dyn Iterator<Item = usize>,
+                 give: &mut dyn FnMut(usize, Vec<Scored>)| {
+        let mut rollout = CalmRollout::new(&replica.model, &replica.device.device).every(every);
+        for i in indices {
+            give(i, score_starts(&mut rollout, windows[i], i, config));
+        }
+    };
+    let found = each_window(replicas, windows.len(), score, on_window)?;
+    found
+        .map(|found| Scores::of(found, unigram_counts).report(&windows))
+        .transpose()
 }
 
 /// As [`evaluate`], for anything that can be rolled out.
@@ -68,21 +94,31 @@ pub fn evaluate_rollout(
     config: &EvalConfig,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<BrierReport>, EvalError> {
-    if config.draws < 2 {
-        return Err(EvalError::TooFewDraws {
-            draws: config.draws,
-        });
-    }
-    let mut scores = Scores::new(unigram_counts);
+    config.check_pairs()?;
+    let mut found = Vec::with_capacity(windows.len());
     for (i, window) in windows.iter().enumerate() {
-        let mut draws = HostDraws::new(mix(config.seed, i as u64));
-        let starts = rollout.roll_out(window, config.draws, &mut draws);
-        scores.add_window(starts.iter().map(|start| (start.target, brier_at(start))));
+        found.push(score_starts(rollout, window, i, config));
         if !on_window(i + 1) && i + 1 < windows.len() {
             return Ok(None);
         }
     }
-    scores.report(windows).map(Some)
+    Scores::of(found, unigram_counts).report(windows).map(Some)
+}
+
+/// A start: the text's next tokens, and the model's Brier-1..4 there.
+pub(crate) type Scored = ([u32; MAX_N], [f64; MAX_N]);
+
+/// The starts of window number `index`.
+fn score_starts(
+    rollout: &mut dyn Rollout,
+    window: &[u32],
+    index: usize,
+    config: &EvalConfig,
+) -> Vec<Scored> {
+    let mut draws = HostDraws::new(mix(config.seed, index as u64));
+    let starts = rollout.roll_out(window, config.draws, &mut draws);
+    let scored = starts.iter().map(|start| (start.target, brier_at(start)));
+    scored.collect()
 }
 
 /// Scores of a model beside those of the unigram distribution on the same starts.
@@ -107,11 +143,17 @@ impl Scores {
         }
     }
 
-    /// Adds a window's starts: the text's next tokens and the model's Brier-1..4 there.
-    pub(crate) fn add_window(
-        &mut self,
-        starts: impl IntoIterator<Item = ([u32; MAX_N], [f64; MAX_N])>,
-    ) {
+    /// Those of windows, in their order.
+    fn of(windows: Vec<Vec<Scored>>, unigram_counts: &[u64]) -> Self {
+        let mut scores = Self::new(unigram_counts);
+        windows
+            .into_iter()
+            .for_each(|starts| scores.add_window(starts));
+        scores
+    }
+
+    /// Adds a window's starts.
+    pub(crate) fn add_window(&mut self, starts: impl IntoIterator<Item = Scored>) {
         let (targets, model): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
         let floor: Vec<_> = targets
             .iter()

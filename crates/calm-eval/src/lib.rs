@@ -26,11 +26,13 @@ mod brier;
 mod heed;
 mod protocol;
 mod reconstruction;
+mod replicas;
 mod token_model;
 
 pub use bound::{Bound, BoundReport, bound};
-pub use brier::{BrierReport, evaluate, evaluate_rollout};
+pub use brier::{BrierReport, evaluate, evaluate_on, evaluate_rollout};
 pub use heed::{Heed, heed};
 pub use protocol::{EvalConfig, EvalError, spread};
 pub use reconstruction::{Reconstruction, reconstruct};
-pub use token_model::{TokenReport, evaluate_tokens};
+pub use replicas::Replica;
+pub use token_model::{TokenReport, TokenScoring, evaluate_tokens, evaluate_tokens_on};

@@ -23,6 +23,14 @@ impl EvalConfig {
     pub fn stride(&self, k: usize) -> usize {
         if self.every == 0 { k } else { self.every }
     }
+
+    /// Draws to compare with each other.
+    pub(crate) fn check_pairs(&self) -> Result<(), EvalError> {
+        match self.draws {
+            0 | 1 => Err(EvalError::TooFewDraws { draws: self.draws }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why nothing was evaluated.
@@ -55,6 +63,14 @@ pub enum EvalError {
         window: usize,
         /// What was asked for.
         asked: usize,
+    },
+    /// One of several devices broke off.
+    #[error("device '{device}' is lost: {detail}")]
+    DeviceLost {
+        /// Its string.
+        device: String,
+        /// What it said.
+        detail: String,
     },
     /// No n-gram of four tokens fits behind a chunk.
     #[error("a window of {window} tokens has no start with four tokens to score; use a longer one")]

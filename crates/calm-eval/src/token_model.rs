@@ -2,11 +2,12 @@
 //! under.
 
 use burn::tensor::Device;
-use calm_baseline::score_window;
+use calm_baseline::{WindowScores, score_window};
 use calm_nn::{HostDraws, NextToken, mix};
 
 use crate::brier::Scores;
-use crate::{BrierReport, EvalConfig, EvalError, spread};
+use crate::replicas::each_window;
+use crate::{BrierReport, EvalConfig, EvalError, Replica, spread};
 
 /// Scores of a model with probabilities.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,40 +32,83 @@ impl TokenReport {
     }
 }
 
-/// Scores `model` (without autodiff, on `device`) on windows spread over `tokens`, at the positions
-/// that a CALM of `chunk_size` is scored at ([`EvalConfig::stride`]), and with `everywhere` at all
-/// of them besides, which takes as many times longer.
+/// What is scored, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenScoring<'a> {
+    /// The text, of which windows are spread over.
+    pub tokens: &'a [u32],
+    /// Tokens per window.
+    pub window: usize,
+    /// Of the CALM whose positions are scored ([`EvalConfig::stride`]).
+    pub chunk_size: usize,
+    /// Whether all positions are scored besides, which takes as many times longer.
+    pub everywhere: bool,
+    /// `[token]` counts of the training text.
+    pub unigram_counts: &'a [u64],
+    /// The protocol. `draws` prefixes are drawn at every position; see [`score_window`] for what they are
+    /// needed for.
+    pub config: &'a EvalConfig,
+}
+
+/// Scores `model` (without autodiff, on `device`).
 ///
-/// `config.draws` prefixes are drawn at every position; see [`score_window`] for what
-/// they are needed for. `on_window` is called after each window with the number done and says
-/// whether to go on; `None` where it did not.
+/// `on_window` is called after each window with the number done and says whether to go on; `None` where
+/// it did not.
 ///
 /// # Errors
 /// See [`EvalError`].
-#[allow(clippy::too_many_arguments)] // Those of `evaluate`, and the positions.
-pub fn evaluate_tokens<M: NextToken>(
+pub fn evaluate_tokens<M: NextToken + Clone + Send>(
     model: &M,
-    tokens: &[u32],
-    window: usize,
-    chunk_size: usize,
-    everywhere: bool,
-    unigram_counts: &[u64],
-    config: &EvalConfig,
     device: &Device,
+    scoring: &TokenScoring<'_>,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<TokenReport>, EvalError> {
+    evaluate_tokens_on(&[Replica::only(model, device)], scoring, on_window)
+}
+
+/// As [`evaluate_tokens`], on several devices, one at least.
+///
+/// # Errors
+/// See [`EvalError`].
+pub fn evaluate_tokens_on<M: NextToken + Clone + Send>(
+    replicas: &[Replica<M>],
+    scoring: &TokenScoring<'_>,
+    on_window: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<TokenReport>, EvalError> {
+    let TokenScoring {
+        tokens,
+        window,
+        chunk_size,
+        everywhere,
+        unigram_counts,
+        config,
+    } = *scoring;
     if config.draws == 0 {
         return Err(EvalError::TooFewDraws { draws: 0 });
     }
     let every = config.stride(chunk_size.max(1));
+    let stride = if everywhere { 1 } else { every };
     let windows = spread(tokens, window, config.windows)?;
+    let score = |replica: &Replica<M>,
+                 indices: &mut dyn Iterator<Item = usize>,
+                 give: &mut dyn FnMut(usize, WindowScores)| {
+        let (model, device) = (&replica.model, &replica.device.device);
+        for i in indices {
+            let mut draws = HostDraws::new(mix(config.seed, i as u64));
+            let window = windows[i];
+            give(
+                i,
+                score_window(model, window, stride, config.draws, &mut draws, device),
+            );
+        }
+    };
+    let Some(found) = each_window(replicas, windows.len(), score, on_window)? else {
+        return Ok(None);
+    };
     let mut all = Scores::new(unigram_counts);
     let mut aligned = Scores::new(unigram_counts);
     let mut means = Vec::with_capacity(windows.len());
-    for (i, window) in windows.iter().enumerate() {
-        let mut draws = HostDraws::new(mix(config.seed, i as u64));
-        let stride = if everywhere { 1 } else { every };
-        let found = score_window(model, window, stride, config.draws, &mut draws, device);
+    for (window, found) in windows.iter().zip(&found) {
         means.push(found.surprisal.iter().sum::<f64>() / found.surprisal.len() as f64);
         let scored: Vec<_> = found
             .positions
@@ -74,9 +118,6 @@ pub fn evaluate_tokens<M: NextToken>(
             .collect();
         aligned.add_window(scored.iter().filter(|(p, _)| p % every == 0).map(|s| s.1));
         all.add_window(scored.into_iter().map(|s| s.1));
-        if !on_window(i + 1) && i + 1 < windows.len() {
-            return Ok(None);
-        }
     }
     let count = means.len() as f64;
     let mean = means.iter().sum::<f64>() / count;
@@ -128,6 +169,38 @@ mod tests {
         }
     }
 
+    fn scoring<'a>(
+        tokens: &'a [u32],
+        everywhere: bool,
+        config: &'a EvalConfig,
+    ) -> TokenScoring<'a> {
+        TokenScoring {
+            tokens,
+            window: 16,
+            chunk_size: 4,
+            everywhere,
+            unigram_counts: &[1; 7],
+            config,
+        }
+    }
+
+    #[test]
+    fn several_devices_give_the_scores_of_one() {
+        let device = calm_lm::NamedDevice::open("flex").unwrap();
+        let model = model(&device.device);
+        let mut random = RandomStream::new(1);
+        let tokens: Vec<u32> = (0..100).map(|_| random.below(7) as u32).collect();
+        let config = config(0, 2);
+        let scoring = scoring(&tokens, true, &config);
+        let replica = Replica { model, device };
+        let [one, three] = [1, 3].map(|count| {
+            let replicas = vec![replica.clone(); count];
+            let report = evaluate_tokens_on(&replicas, &scoring, &mut |_| true);
+            report.unwrap().unwrap()
+        });
+        assert_eq!(one, three);
+    }
+
     #[test]
     fn the_aligned_scores_are_those_of_the_multiples_alone() {
         let device = Device::flex();
@@ -135,10 +208,14 @@ mod tests {
         let mut random = RandomStream::new(1);
         let tokens: Vec<u32> = (0..100).map(|_| random.below(7) as u32).collect();
         let run = |config: &EvalConfig| {
-            let on = &mut |_| true;
-            evaluate_tokens(&model, &tokens, 16, 4, true, &[1; 7], config, &device, on)
-                .unwrap()
-                .unwrap()
+            evaluate_tokens(
+                &model,
+                &device,
+                &scoring(&tokens, true, config),
+                &mut |_| true,
+            )
+            .unwrap()
+            .unwrap()
         };
         let found = run(&config(0, 2));
         // Positions 1..=12 of five windows; of these 4, 8, 12.
@@ -167,7 +244,7 @@ mod tests {
         // Alone the aligned positions draw other prefixes; Brier-1 needs none.
         let on = &mut |_| true;
         let config = config(0, 2);
-        let alone = evaluate_tokens(&model, &tokens, 16, 4, false, &[1; 7], &config, &device, on);
+        let alone = evaluate_tokens(&model, &device, &scoring(&tokens, false, &config), on);
         let alone = alone.unwrap().unwrap();
         assert!(alone.everywhere.is_none());
         let (a, b) = (alone.aligned.estimate, found.aligned.estimate);
@@ -180,7 +257,7 @@ mod tests {
         let device = Device::flex();
         let (tokens, on) = ([0; 100], &mut |_| true);
         let (model, config) = (model(&device), config(0, 0));
-        let error = evaluate_tokens(&model, &tokens, 16, 4, false, &[1; 7], &config, &device, on);
+        let error = evaluate_tokens(&model, &device, &scoring(&tokens, false, &config), on);
         assert_eq!(error, Err(EvalError::TooFewDraws { draws: 0 }));
     }
 }

@@ -1,5 +1,7 @@
 //! Generation, one chunk a step.
 
+use std::ops::Add;
+
 use burn::tensor::{Device, Tensor};
 use calm_autoencoder::GreedyDecoder;
 use calm_backbone::Backbone;
@@ -84,6 +86,19 @@ pub struct Spent {
     pub positions: usize,
     /// Chunks that the exact sampler accepted, or that are one draw at T = 1.
     pub exact: usize,
+}
+
+impl Add for Spent {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            chunks: self.chunks + other.chunks,
+            draws: self.draws + other.draws,
+            positions: self.positions + other.positions,
+            exact: self.exact + other.exact,
+        }
+    }
 }
 
 impl<'a> Generator<'a> {

@@ -148,6 +148,38 @@ pub struct DataConfig {
     pub whole_below: u64,
     /// What to do with a bad JSONL line.
     pub bad_lines: BadLinePolicy,
+    /// Named corpora or paths that the autoencoder is trained on instead; empty for the same text. What
+    /// the corpus holds out must not be among it, which nobody checks.
+    #[serde(default)]
+    pub autoencoder_corpus: Vec<String>,
+    /// Text that is encoded while it is trained on.
+    #[serde(default)]
+    pub stream: StreamSettings,
+}
+
+/// Whether and how text is streamed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSettings {
+    /// Whether text is encoded while it is trained on, in memory, instead of as a whole before the first
+    /// step, on disk (4 bytes a token). Windows are then shuffled within a buffer, and files among each
+    /// other, instead of all windows among each other.
+    pub enabled: bool,
+    /// Tokens of the buffer. Memory holds two of them, at 4 bytes a token.
+    pub buffer_tokens: usize,
+    /// Tokens of each part that are encoded before the first step all the same, the first ones: those
+    /// that evaluations take their windows from, and those that tell how often each token occurs.
+    pub sample_tokens: u64,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            buffer_tokens: 8 << 20,
+            sample_tokens: 4 << 20,
+        }
+    }
 }
 
 impl DataConfig {

@@ -37,7 +37,8 @@ const BYTES_PER_TOKEN: usize = 4;
 const TOKENIZER_BYTES: u64 = 8 << 20;
 
 /// Fetches the corpus and trains a tokenizer on its training part, of which it takes an evenly
-/// spread sample of 8 MiB where the corpus is larger; or loads the given one.
+/// spread sample of 8 MiB where the corpus is larger, and of text that is streamed the beginnings of
+/// the files; or loads the given one.
 ///
 /// # Errors
 /// Those of the corpus and of the tokenizer.
@@ -60,18 +61,19 @@ pub fn tokenizer(
     }
     let corpus = fetch(data, cache, observe)?;
     // Held-out text must not shape the vocabulary.
-    let sample = corpus.training_sample(
-        cache,
-        &data.split(),
-        data.bad_lines,
-        TOKENIZER_BYTES,
-        &mut |bytes_read, bytes_total| {
-            observe(Event::ReadingText {
-                bytes_read,
-                bytes_total,
-            });
-        },
-    )?;
+    let (split, policy) = (data.split(), data.bad_lines);
+    let sample = match data.stream.enabled {
+        true => corpus.training_heads(cache, &split, policy, TOKENIZER_BYTES)?,
+        false => {
+            let on_progress = &mut |bytes_read, bytes_total| {
+                observe(Event::ReadingText {
+                    bytes_read,
+                    bytes_total,
+                });
+            };
+            corpus.training_sample(cache, &split, policy, TOKENIZER_BYTES, on_progress)?
+        }
+    };
     observe(Event::TrainingTokenizer {
         vocab_size,
         sample_bytes: sample.bytes,
@@ -80,7 +82,8 @@ pub fn tokenizer(
     Ok(Tokenizer::train(sample.texts.into_iter(), vocab_size)?)
 }
 
-/// Fetches the corpus and opens its token streams, encoding them at first use.
+/// Fetches the corpus and opens its token streams, encoding them at first use; of text that is
+/// streamed the beginning of each part.
 ///
 /// # Errors
 /// Those of the corpus and of the token cache.
@@ -92,15 +95,18 @@ pub fn token_store(
     observe: Observer<'_>,
 ) -> Result<TokenStore> {
     let corpus = fetch(data, cache, observe)?;
+    let at_most = data.stream.enabled.then_some(data.stream.sample_tokens);
     let store = TokenStore::prepare(
         &corpus,
         cache,
         tokenizer,
         split,
         data.bad_lines,
+        at_most,
         &mut |event| observe(Event::Tokenizing(event)),
     )?;
     observe(Event::DataReady {
+        streamed: data.stream.enabled,
         tokens: Part::ALL.map(|part| store.part(part).len() as u64),
         bad_lines: store.bad_lines(),
     });
@@ -121,7 +127,7 @@ pub(crate) fn lead_in(stream: &[u32], end_of_text: u32, length: usize) -> Vec<u3
         .to_vec()
 }
 
-fn fetch(data: &DataConfig, cache: &CacheDir, observe: Observer<'_>) -> Result<Corpus> {
+pub(crate) fn fetch(data: &DataConfig, cache: &CacheDir, observe: Observer<'_>) -> Result<Corpus> {
     let corpus = Corpus::parse(&data.corpus)?;
     corpus.fetch(cache, &mut |event| observe(Event::Fetch(event)))?;
     Ok(corpus)

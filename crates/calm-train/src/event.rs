@@ -25,8 +25,8 @@ pub enum Event<'a> {
         vocab_size: usize,
         /// Bytes of the text that it is trained on.
         sample_bytes: u64,
-        /// Bytes of the training part in all.
-        text_bytes: u64,
+        /// Bytes of the training part in all, where all of it was read.
+        text_bytes: Option<u64>,
     },
     /// The text is little, and is split in this way instead of the one asked for.
     LittleText(&'a Split),
@@ -34,11 +34,15 @@ pub enum Event<'a> {
     Tokenizing(PrepareEvent),
     /// The text is ready.
     DataReady {
+        /// Whether the text is encoded while it is trained on, and this is the beginning of each part.
+        streamed: bool,
         /// Tokens to train on, to make choices on, and to report on.
         tokens: [u64; 3],
         /// JSONL lines that were skipped as bad.
         bad_lines: u64,
     },
+    /// JSONL lines that were skipped as bad in a stage whose text is streamed.
+    BadLines(u64),
     /// The processor lacks products of the precision that was asked for, and makes them in f32.
     PrecisionLacking(Precision),
     /// A checkpoint can't be used, and the newest valid one is taken in its place.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::TokenModel;
-use calm_eval::{BrierReport, evaluate, evaluate_tokens, reconstruct, spread};
+use calm_eval::{BrierReport, TokenScoring, evaluate, evaluate_tokens, reconstruct, spread};
 use calm_lm::{CalmModel, LocalModel};
 use calm_nn::{Cost, NextToken};
 use calm_records::{
@@ -115,7 +115,7 @@ fn reconstruction(
     run: &Run<'_>,
 ) -> Result<bool> {
     let (window, eval) = (run.experiment.model.window, &run.experiment.eval);
-    let windows = spread(run.store.test(), window, eval.windows)?;
+    let windows = spread(run.text.store.test(), window, eval.windows)?;
     let rebuilt = reconstruct(autoencoder, &windows, eval.seed, run.device);
     summary.autoencoder = Some(AutoencoderSummary {
         token_accuracy: rebuilt.token_accuracy,
@@ -144,7 +144,7 @@ fn score_calm(
     let (config, eval) = (&run.experiment.model, &run.experiment.eval);
     let report = evaluate(
         calm,
-        run.store.test(),
+        run.text.store.test(),
         config.window,
         run.unigram,
         eval,
@@ -167,24 +167,24 @@ fn score_calm(
 
 /// Scores of a model with a likelihood, at the positions that a CALM is scored at, with costs of 0;
 /// `None` where the run was interrupted.
-fn score_tokens<M: NextToken>(
+fn score_tokens<M: NextToken + Clone + Send>(
     model: &M,
     window: usize,
     summary: &mut Summary,
     run: &Run<'_>,
     observe: Observer<'_>,
 ) -> Result<Option<ModelSummary>> {
-    let report = evaluate_tokens(
-        model,
-        run.store.test(),
+    let scoring = TokenScoring {
+        tokens: run.text.store.test(),
         window,
-        run.experiment.model.chunk_size,
-        false,
-        run.unigram,
-        &run.experiment.eval,
-        run.device,
-        &mut |done| run.go_on_scoring(done, observe),
-    )?;
+        chunk_size: run.experiment.model.chunk_size,
+        everywhere: false,
+        unigram_counts: run.unigram,
+        config: &run.experiment.eval,
+    };
+    let report = evaluate_tokens(model, run.device, &scoring, &mut |done| {
+        run.go_on_scoring(done, observe)
+    })?;
     Ok(report.map(|report| {
         summary.protocol = Some(run.protocol(&report.aligned));
         ModelSummary {
@@ -215,7 +215,7 @@ fn scores(report: &BrierReport) -> ModelSummary {
 impl Run<'_> {
     /// Tells how far the final evaluation is and says whether to go on.
     fn go_on_scoring(&self, done: usize, observe: Observer<'_>) -> bool {
-        let available = self.store.test().len() / self.experiment.model.window;
+        let available = self.text.store.test().len() / self.experiment.model.window;
         let of = self.experiment.eval.windows.min(available);
         observe(Event::Scoring { done, of });
         !self.interrupt.load(Ordering::SeqCst)

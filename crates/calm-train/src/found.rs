@@ -1,12 +1,13 @@
 //! What a run directory holds already.
 
-use calm_data::{TokenStore, Tokenizer};
+use calm_data::Tokenizer;
 use calm_lm::{BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, check_tokenizer};
 use calm_records::{MetricRow, RunDir, Stage, truncate_after};
 
 use crate::config::{Experiment, Stages};
 use crate::event::{Event, Observer};
 use crate::state::{TrainState, newest};
+use crate::text::Text;
 use crate::{Error, Result};
 
 /// The newest valid checkpoints in a run directory.
@@ -56,7 +57,7 @@ impl Found {
         stages: Stages,
         experiment: &Experiment,
         directory: &RunDir,
-        store: &TokenStore,
+        text: &Text,
     ) -> Result<()> {
         let run = || directory.root.clone();
         let local = experiment.model.is_local();
@@ -69,12 +70,15 @@ impl Found {
         if stages == Stages::Autoencoder && self.lm.is_some() {
             return Err(Error::HasLanguageModel { run: run() });
         }
-        match self.states().find(|state| state.text != store.key()) {
+        match self
+            .states()
+            .find(|state| state.text != text.key(state.stage))
+        {
             None => Ok(()),
             Some(state) => Err(Error::TextChanged {
                 run: run(),
                 expected: state.text.clone(),
-                got: store.key().to_owned(),
+                got: text.key(state.stage).to_owned(),
             }),
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use calm_baseline::TokenModelConfig;
-use calm_data::{TokenStore, Tokenizer};
+use calm_data::Tokenizer;
 use calm_lm::{
     BaselineCheckpoint, Checkpoint, CheckpointConfig, CheckpointOf, CheckpointWriter, Kind,
     LanguageModel, checkpoint_kind,
@@ -19,6 +19,7 @@ use crate::preset::{flatten, value_at};
 use crate::state::{
     Newest, STATE, TrainState, baseline_checkpoint, language_model_checkpoint, publish,
 };
+use crate::text::Text;
 use crate::{Error, Result, data};
 
 /// A checkpoint whose model is trained further: a CALM, one with a local decoder, or a token model.
@@ -148,13 +149,13 @@ impl Initial {
         experiment: &Experiment,
         run: &RunDir,
         tokenizer: &Tokenizer,
-        store: &TokenStore,
+        text: &Text,
         device: &Device,
     ) -> Result<()> {
         let k = experiment.model.chunk_size;
-        let lead_in = data::lead_in(store.train(), tokenizer.end_of_text(), k);
+        let lead_in = data::lead_in(text.store.train(), tokenizer.end_of_text(), k);
         let with_text = |writer: CheckpointWriter| {
-            let writer = writer.with_text(experiment.data.split(), store.content());
+            let writer = writer.with_text(experiment.data.split(), text.store.content());
             writer.with_lead_in(lead_in)
         };
         let (stage, writer) = match self {
@@ -176,7 +177,7 @@ impl Initial {
                 (Stage::Baseline, with_text(writer))
             }
         };
-        let start = TrainState::start(stage, experiment.seed ^ 1, store.key());
+        let start = TrainState::start(stage, experiment.seed ^ 1, text.key(stage));
         writer.write_json(STATE, &start)?;
         writer.finish()?;
         publish(run, stage, None, 0, 1)

@@ -38,10 +38,11 @@ mod stages;
 mod state;
 mod step_loop;
 mod tasks;
+mod text;
 
 pub use config::{
     BaselineConfig, CheckpointConfig, DataConfig, Experiment, OptimConfig, Precision,
-    SamplesConfig, StageConfig, Stages,
+    SamplesConfig, StageConfig, Stages, StreamSettings,
 };
 pub use error::{Error, Result};
 pub use event::{Event, Observer};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use calm_data::{Cursor, TokenStore, Tokenizer};
+use calm_data::{Cursor, Tokenizer};
 use calm_lm::{Checkpoint, CheckpointOf, CheckpointWriter, ModelConfig};
 use calm_records::{RunDir, Stage};
 
@@ -10,6 +10,7 @@ use burn::tensor::Device;
 
 use crate::config::Experiment;
 use crate::state::{Newest, STATE, TrainState, newest, publish};
+use crate::text::Text;
 use crate::{Error, Result, data, preset};
 
 /// A trained autoencoder and the state at the end of its training.
@@ -77,8 +78,8 @@ impl Pretrained {
     }
 
     /// Refuses text of which it may have seen the parts that are held out here.
-    pub(crate) fn check_text(&self, experiment: &Experiment, store: &TokenStore) -> Result<()> {
-        if self.checkpoint.text() == Some(&store.content()) {
+    pub(crate) fn check_text(&self, experiment: &Experiment, text: &Text) -> Result<()> {
+        if self.checkpoint.text() == Some(&text.store.content()) {
             return Ok(());
         }
         Err(Error::BadAutoencoder {
@@ -96,7 +97,7 @@ impl Pretrained {
         &self,
         experiment: &mut Experiment,
         run: &RunDir,
-        store: &TokenStore,
+        text: &Text,
         device: &Device,
     ) -> Result<()> {
         experiment.autoencoder.steps = self.state.step;
@@ -104,11 +105,11 @@ impl Pretrained {
         let path = run.checkpoint(Stage::Autoencoder, step);
         let end_of_text = self.tokenizer()?.end_of_text();
         let writer = CheckpointWriter::new(&path, &experiment.model, self.tokenizer()?)?
-            .with_text(experiment.data.split(), store.content())
-            .with_lead_in(data::lead_in(store.train(), end_of_text, k));
+            .with_text(experiment.data.split(), text.store.content())
+            .with_lead_in(data::lead_in(text.store.train(), end_of_text, k));
         writer.write_autoencoder(self.checkpoint.load_autoencoder(device)?)?;
         let state = TrainState {
-            text: store.key().to_owned(),
+            text: text.key(Stage::Autoencoder).to_owned(),
             cursor: Cursor::new(experiment.seed),
             // Spent elsewhere.
             wall_seconds: 0.0,

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
+use calm_data::{CacheDir, Tokenizer, unigram};
 use calm_lm::NamedDevice;
 use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
 use calm_report::write_report;
@@ -20,6 +20,7 @@ use crate::parallel::{Devices, check_parts};
 use crate::pretrained::Pretrained;
 use crate::stages::{train_baseline, train_calm, train_local};
 use crate::step_loop::Run;
+use crate::text::Text;
 use crate::{Error, Precision, Result, data, machine, preset};
 
 /// What a remote device has for a step where nobody says.
@@ -123,10 +124,10 @@ pub fn train(
     };
     // Little text gives fewer tokens than asked for; the resolved configuration says how many.
     experiment.model.vocab_size = tokenizer.vocab_size();
-    let store = open_store(&experiment, &tokenizer, options, observe)?;
-    check_text(&experiment, &store, &tokenizer)?;
+    let text = Text::open(&experiment.data, &tokenizer, options.cache, observe)?;
+    check_text(&experiment, &text, &tokenizer)?;
     if let Some(pretrained) = &pretrained {
-        pretrained.check_text(&experiment, &store)?;
+        pretrained.check_text(&experiment, &text)?;
     }
 
     let directory = RunDir::create(&options.out)?;
@@ -143,14 +144,14 @@ pub fn train(
         .to_owned();
     info.save(&directory.run())?;
     if let Some(pretrained) = &pretrained {
-        pretrained.place(&mut experiment, &directory, &store, &options.device.device)?;
+        pretrained.place(&mut experiment, &directory, &text, &options.device.device)?;
     }
     if let Some(initial) = &initial {
         initial.place(
             &experiment,
             &directory,
             &tokenizer,
-            &store,
+            &text,
             &options.device.device,
         )?;
     }
@@ -164,7 +165,7 @@ pub fn train(
         info,
         directory,
         tokenizer,
-        store,
+        text,
         started,
         _lock: lock,
     };
@@ -209,35 +210,29 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
     // That of a model which was trained elsewhere may have fewer tokens than the model.
     let tokenizer = Tokenizer::load(&directory.tokenizer())?;
     let tokenizer = tokenizer.for_vocabulary(experiment.model.vocab_size)?;
-    let store = open_store(&experiment, &tokenizer, options, observe)?;
+    let text = Text::open(&experiment.data, &tokenizer, options.cache, observe)?;
     let prepared = Prepared {
         experiment,
         info,
         directory,
         tokenizer,
-        store,
+        text,
         started,
         _lock: lock,
     };
     go_on(&prepared, options, observe)
 }
 
-fn open_store(
-    experiment: &Experiment,
-    tokenizer: &Tokenizer,
-    options: &Options<'_>,
-    observe: Observer<'_>,
-) -> Result<TokenStore> {
-    let data = &experiment.data;
-    data::token_store(data, &data.split(), tokenizer, options.cache, observe)
-}
-
 /// Text enough to train and to evaluate on, before anything is written.
-fn check_text(experiment: &Experiment, store: &TokenStore, tokenizer: &Tokenizer) -> Result<()> {
+fn check_text(experiment: &Experiment, text: &Text, tokenizer: &Tokenizer) -> Result<()> {
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
-    calm_data::Windows::new(store.train(), window, k)?;
-    calm_eval::spread(store.validation(), window, experiment.progress_eval.windows)?;
-    calm_eval::spread(store.test(), window, experiment.eval.windows)?;
+    calm_data::Windows::new(text.store.train(), window, k)?;
+    calm_eval::spread(
+        text.store.validation(),
+        window,
+        experiment.progress_eval.windows,
+    )?;
+    calm_eval::spread(text.store.test(), window, experiment.eval.windows)?;
     for prompt in &experiment.samples.prompts {
         let tokens = tokenizer.encode(prompt)?.len();
         if tokens > window {
@@ -258,7 +253,7 @@ struct Prepared {
     info: RunInfo,
     directory: RunDir,
     tokenizer: Tokenizer,
-    store: TokenStore,
+    text: Text,
     started: Instant,
     _lock: RunLock,
 }
@@ -287,12 +282,12 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         info,
         directory,
         tokenizer,
-        store,
+        text,
         started,
         _lock,
     } = prepared;
     let found = Found::look(directory, tokenizer, observe)?;
-    found.check(options.stages, experiment, directory, store)?;
+    found.check(options.stages, experiment, directory, text)?;
     if !found.is_trained(options.stages, experiment) {
         let autoencoder = found.autoencoder_left(experiment);
         check_parts(experiment, options.stages, autoencoder, options.count())?;
@@ -307,13 +302,13 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
     if !is_trained && precision != experiment.precision {
         observe(Event::PrecisionLacking(experiment.precision));
     }
-    let counts = unigram(store.train(), experiment.model.vocab_size);
+    let counts = unigram(text.store.train(), experiment.model.vocab_size);
     let device = &options.device.device;
     let mut run = Run {
         experiment,
         directory,
         tokenizer,
-        store,
+        text,
         unigram: &counts,
         device,
         devices: Devices::new(options.device, options.others, options.device_timeout),

@@ -46,7 +46,7 @@ pub(crate) fn train_calm(
                 state: TrainState {
                     earlier_tokens: before.tokens,
                     earlier_flops: before.flops,
-                    ..TrainState::start(Stage::Lm, seed ^ 1, run.store.key())
+                    ..TrainState::start(Stage::Lm, seed ^ 1, run.text.key(Stage::Lm))
                 },
                 resumed: None,
             };
@@ -89,7 +89,7 @@ pub(crate) fn train_local(
         },
         None => Start {
             model: model.init_local(seed, device),
-            state: TrainState::start(Stage::Lm, seed ^ 1, run.store.key()),
+            state: TrainState::start(Stage::Lm, seed ^ 1, run.text.key(Stage::Lm)),
             resumed: None,
         },
     };
@@ -118,7 +118,7 @@ fn train_autoencoder(
         },
         None => Start {
             model: model.init(seed, device).autoencoder,
-            state: TrainState::start(Stage::Autoencoder, seed, run.store.key()),
+            state: TrainState::start(Stage::Autoencoder, seed, run.text.key(Stage::Autoencoder)),
             resumed: None,
         },
     };
@@ -152,7 +152,11 @@ pub(crate) fn train_baseline(
         // The text in the order in which the language model reads it.
         None => Start {
             model: config.init(mix(experiment.seed, 3), device),
-            state: TrainState::start(Stage::Baseline, experiment.seed ^ 1, run.store.key()),
+            state: TrainState::start(
+                Stage::Baseline,
+                experiment.seed ^ 1,
+                run.text.key(Stage::Baseline),
+            ),
             resumed: None,
         },
     };

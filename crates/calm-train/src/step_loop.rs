@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use calm_data::{TokenStore, Tokenizer, Windows};
+use calm_data::Tokenizer;
 use calm_eval::EvalConfig;
 use calm_lm::CheckpointWriter;
 use calm_nn::{Draws, mix};
@@ -17,6 +17,7 @@ use crate::event::{Event, Observer};
 use crate::optimizer::{adamw, clip_to, norm_of};
 use crate::parallel::{self, Devices, Part, Summed, mean};
 use crate::state::{OPTIM, STATE, TrainState, publish};
+use crate::text::Text;
 use crate::{Error, Result, data, machine};
 
 /// A loss and what is logged beside it.
@@ -64,7 +65,7 @@ pub(crate) struct Run<'a> {
     pub experiment: &'a Experiment,
     pub directory: &'a RunDir,
     pub tokenizer: &'a Tokenizer,
-    pub store: &'a TokenStore,
+    pub text: &'a Text,
     /// How often each token occurs in the training text.
     pub unigram: &'a [u64],
     /// The first of `devices`.
@@ -83,7 +84,7 @@ impl<'a> Run<'a> {
     /// What an evaluation on the way needs.
     pub(crate) fn judge(&self) -> Judge<'a> {
         Judge {
-            validation: self.store.validation(),
+            validation: self.text.store.validation(),
             unigram: self.unigram,
             config: &self.experiment.progress_eval,
             device: self.device,
@@ -94,7 +95,7 @@ impl<'a> Run<'a> {
     pub(crate) fn lead_in(&self) -> Vec<u32> {
         let end_of_text = self.tokenizer.end_of_text();
         let k = self.experiment.model.chunk_size;
-        data::lead_in(self.store.train(), end_of_text, k)
+        data::lead_in(self.text.store.train(), end_of_text, k)
     }
 
     pub(crate) fn wall_seconds(&self) -> f64 {
@@ -147,9 +148,7 @@ pub(crate) fn run_stage<T: StageTask>(
                 detail: e.to_string(),
             })?;
     }
-    let windows = Windows::new(run.store.train(), window, k)?;
-    windows.check(state.cursor)?;
-    let mut text = windows.shuffled(state.cursor);
+    let mut text = (run.text).windows(stage, run.tokenizer, window, k, state.cursor)?;
     observe(Event::StageStarted {
         stage,
         from: state.step,
@@ -165,13 +164,14 @@ pub(crate) fn run_stage<T: StageTask>(
         let step = state.step + 1;
         let begun = Instant::now();
 
-        let parts: Vec<Part> = (0..config.accumulate)
-            .map(|part| Part {
-                tokens: text.next_batch(config.batch_windows),
+        let part = |part: usize| -> Result<Part> {
+            Ok(Part {
+                tokens: text.next_batch(config.batch_windows)?,
                 windows: config.batch_windows,
                 draws: mix(stage_seed, (step << 16) | part as u64),
             })
-            .collect();
+        };
+        let parts: Vec<Part> = (0..config.accumulate).map(part).collect::<Result<_>>()?;
         let Summed {
             losses,
             loss,
@@ -287,7 +287,7 @@ pub(crate) fn run_stage<T: StageTask>(
             let path = run.directory.checkpoint(stage, step);
             let writer = task.checkpoint(&model, &path, run.tokenizer)?;
             let writer = writer
-                .with_text(experiment.data.split(), run.store.content())
+                .with_text(experiment.data.split(), run.text.store.content())
                 .with_lead_in(run.lead_in());
             optimizer
                 .save(writer.path(OPTIM))
@@ -303,6 +303,7 @@ pub(crate) fn run_stage<T: StageTask>(
             return Ok(None);
         }
     }
+    text.tell_bad_lines(observe);
     Ok(Some((model.valid(), state)))
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use calm_autoencoder::ChunkAutoencoder;
 use calm_baseline::{TokenModel, TokenModelConfig};
 use calm_data::Tokenizer;
-use calm_eval::{BrierReport, evaluate, evaluate_tokens, heed, reconstruct, spread};
+use calm_eval::{BrierReport, TokenScoring, evaluate, evaluate_tokens, heed, reconstruct, spread};
 use calm_lm::{CalmModel, CheckpointWriter, LanguageModel, LocalModel, ModelConfig};
 use calm_nn::{Draws, NextToken};
 use calm_records::{EvalPoint, Protocol, Stage, TextPart, WindowBrier};
@@ -241,25 +241,23 @@ fn whole_windows(tokens: Tensor<3, Int>) -> Tensor<2, Int> {
 }
 
 /// `point` with the scores of a model that has a likelihood, at the starts of chunks.
-fn with_likelihood<M: NextToken>(
+fn with_likelihood<M: NextToken + Clone + Send>(
     model: &M,
     window: usize,
     chunk_size: usize,
     judge: &Judge<'_>,
     point: EvalPoint,
 ) -> Result<EvalPoint> {
-    let report = evaluate_tokens(
-        model,
-        judge.validation,
+    let scoring = TokenScoring {
+        tokens: judge.validation,
         window,
         chunk_size,
-        false,
-        judge.unigram,
-        judge.config,
-        judge.device,
-        &mut |_| true,
-    )?
-    .expect("an evaluation that is never stopped is complete");
+        everywhere: false,
+        unigram_counts: judge.unigram,
+        config: judge.config,
+    };
+    let report = evaluate_tokens(model, judge.device, &scoring, &mut |_| true)?
+        .expect("an evaluation that is never stopped is complete");
     let point = EvalPoint {
         cross_entropy: Some(report.cross_entropy),
         window_cross_entropy: Some(report.window_cross_entropy),

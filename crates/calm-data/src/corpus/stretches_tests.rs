@@ -246,7 +246,7 @@ fn a_sample_is_all_of_a_small_text_and_evenly_spread_over_a_large_one() {
         sample
     };
     let all = sample(1 << 30);
-    assert_eq!(all.bytes, all.of);
+    assert_eq!(Some(all.bytes), all.of);
     let train = joined(&place.stretches(&split), Part::Train).replace('|', "");
     assert_eq!(all.texts.concat(), train, "and nothing of the other parts");
     let some = sample(1 << 20);
@@ -272,5 +272,46 @@ fn a_sample_is_all_of_a_small_text_and_evenly_spread_over_a_large_one() {
         .corpus()
         .training_sample(cache, &split, fatal, limit, &mut |_, _| ())
         .unwrap();
-    assert!(sample.of > 2 * limit && sample.bytes <= limit + 100);
+    assert!(sample.of > Some(2 * limit) && sample.bytes <= limit + 100);
+}
+
+#[test]
+fn heads_are_as_much_of_each_file_and_make_up_for_short_ones() {
+    let files = [
+        ("a.txt", prose(400_000)),
+        ("b.txt", prose(3_000)),
+        ("c.txt", prose(400_000).replace("Sentence", "Clause")),
+        ("d.txt", prose(400_000).replace("Sentence", "Phrase")),
+    ];
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
+    let place = Place::new(&files);
+    let split = Split::new(0.1, 0.1, 1 << 12);
+    let heads = |limit| {
+        let corpus = place.corpus();
+        let fatal = BadLinePolicy::Fatal;
+        corpus
+            .training_heads(&place.cache, &split, fatal, limit)
+            .unwrap()
+    };
+    // A stretch is up to 128 KiB.
+    let sample = heads(600_000);
+    assert_eq!(sample.of, None);
+    assert!(
+        (600_000..740_000).contains(&sample.bytes),
+        "{}",
+        sample.bytes
+    );
+    let text = sample.texts.concat();
+    for (word, least) in [("Sentence", 4_000), ("Clause", 4_000), ("Phrase", 4_000)] {
+        assert!(text.matches(word).count() > least, "{word}");
+    }
+    let all = joined(&place.stretches(&split), Part::Train).replace('|', "");
+    assert_eq!(
+        heads(1 << 30).texts.concat(),
+        all,
+        "and nothing of the other parts"
+    );
 }

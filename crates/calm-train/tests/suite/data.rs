@@ -104,6 +104,7 @@ fn a_tokenizer_is_trained_on_a_sample_of_a_large_text() {
     assert_eq!(tokenizer.vocab_size(), 280);
     let (sample_bytes, text_bytes) = sample.unwrap();
     let train = (long.len() as f64 * 0.7) as u64;
+    let text_bytes = text_bytes.expect("all of it was read");
     assert!(text_bytes.abs_diff(train) < 1000, "{text_bytes}");
     assert!(
         sample_bytes <= 8 << 20 && sample_bytes < text_bytes,

@@ -10,6 +10,7 @@ mod parallel;
 mod precision;
 mod pretrained;
 mod resume;
+mod stream;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
