@@ -10,6 +10,8 @@ mod named;
 #[cfg(feature = "parquet")]
 mod parquet;
 #[cfg(feature = "parquet")]
+mod parquet_footer;
+#[cfg(feature = "parquet")]
 mod parquet_pages;
 mod pieces;
 mod reader;

@@ -21,6 +21,7 @@ use parquet::file::reader::{ChunkReader, Length, SerializedPageReader};
 use parquet::schema::types::SchemaDescriptor;
 
 use super::jsonl::LONGEST_LINE;
+use super::parquet_footer;
 use super::parquet_pages::CheckedPages;
 use super::reader::{Next, Piece, PieceReader};
 use crate::error::{Error, Result};
@@ -60,6 +61,7 @@ impl ParquetRows {
         let length = file.metadata().map_err(Error::io("read", path))?.len();
         let file = Arc::new(Shared { file, length });
         let footer = || {
+            check_footer(&file)?;
             let metadata = ParquetMetaDataReader::new().parse_and_finish(&*file)?;
             let column = column(metadata.file_metadata().schema_descr())?;
             let groups = groups(&metadata)?;
@@ -142,6 +144,25 @@ impl PieceReader for ParquetRows {
             };
             return Ok(Next::Piece(Piece::whole(text)));
         }
+    }
+}
+
+/// An error where the footer is one that the library must not be shown. What else is wrong with the
+/// file, it says itself.
+fn check_footer(file: &Shared) -> Result<(), Reason> {
+    const END: u64 = 8;
+    let Some(at) = file.length.checked_sub(END) else {
+        return Ok(());
+    };
+    let end = file.get_bytes(at, END as usize)?;
+    let length = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
+    if !end.ends_with(b"PAR1") || u64::from(length) > at {
+        return Ok(());
+    }
+    let footer = file.get_bytes(at - u64::from(length), length as usize)?;
+    match parquet_footer::is_sane(&footer) {
+        true => Ok(()),
+        false => Err("damaged: a footer that can't be".into()),
     }
 }
 

@@ -155,7 +155,7 @@ fn lengths_end(bytes: &[u8], most: u32) -> std::result::Result<usize, &'static s
 }
 
 /// An unsigned number of 7 bits a byte, the low ones first.
-fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
+pub(super) fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at)?;

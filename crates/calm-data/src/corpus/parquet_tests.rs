@@ -248,8 +248,8 @@ impl Numbers {
     }
 }
 
-/// Damage is an error or goes unnoticed in the text; there is neither a panic nor a text that is no
-/// end. Files without checksums of pages, so that damage comes as far as the decoders.
+/// Damage is an error, or other text: no panic comes out, and no row more than there is room for.
+/// The first two files have no checksums of their pages, so that damage comes as far as the decoders.
 #[test]
 fn damage_is_an_error_and_never_a_panic() {
     let rows: Vec<String> = (0..40)
