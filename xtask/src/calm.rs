@@ -1,6 +1,6 @@
 //! Builds `calm` with the features that the device needs, then becomes it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -43,21 +43,55 @@ pub fn run(root: &Path, name: &str, args: &[OsString]) -> Result<u8> {
         eprintln!("hint: {hint}");
     }
     let from_hub = |word: &OsString| word.to_string_lossy().contains("hf:");
-    let hub = name == "import" && args.iter().any(from_hub);
-    match build(root, wanted, hub)? {
+    let mut extras = Vec::new();
+    if name == "import" && args.iter().any(from_hub) {
+        extras.push("hub");
+    }
+    if args.iter().any(|word| names_parquet(word)) {
+        extras.push("parquet");
+    }
+    match build(root, wanted, &extras)? {
         // Not `cargo run`: a process between the terminal and calm would get Ctrl-C as well.
         Ok(binary) => process::become_program(Command::new(binary).arg(name).args(args)),
         Err(status) => Ok(status),
     }
 }
 
+/// Whether an argument is a Parquet file, a folder of them, or the folder of a run on such a file.
+fn names_parquet(word: &OsStr) -> bool {
+    let is_parquet = |name: &OsStr| {
+        let name = name.to_string_lossy().to_lowercase();
+        name.ends_with(".parquet")
+    };
+    // `--set data.corpus=a.parquet`, `--out=runs/mine`.
+    let text = word.to_string_lossy();
+    let path = text.rsplit_once('=').map_or(&*text, |(_, path)| path);
+    let corpus = path.trim_matches(['[', ']', '"']);
+    if is_parquet(OsStr::new(corpus)) {
+        return true;
+    }
+    let config = std::fs::read_to_string(Path::new(path).join("config.toml"));
+    let of_run = config.is_ok_and(|config| {
+        let mut words = config.split('"').skip(1).step_by(2);
+        words.any(|corpus| is_parquet(OsStr::new(corpus)) || holds_parquet(corpus, is_parquet))
+    });
+    of_run || holds_parquet(corpus, is_parquet)
+}
+
+fn holds_parquet(folder: &str, is_parquet: impl Fn(&OsStr) -> bool) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| is_parquet(&name))
+}
+
 /// Builds calm and returns its path, or cargo's exit status: what is wrong it has said on stderr.
 pub fn build(
     root: &Path,
     wanted: Option<Build>,
-    hub: bool,
+    extras: &[&str],
 ) -> Result<std::result::Result<PathBuf, u8>> {
-    let mut build = build_command(root, wanted, hub);
+    let mut build = build_command(root, wanted, extras);
     let output = build
         .output()
         .map_err(|source| process::spawn_error(&build, source))?;
@@ -71,8 +105,9 @@ pub fn build(
 
 /// `cargo build` of calm; what it builds is told as JSON on stdout, progress and errors on stderr.
 ///
-/// With `hub` it can fetch models by name.
-fn build_command(root: &Path, wanted: Option<Build>, hub: bool) -> Command {
+/// `extras` are features beside those of the device: `hub` fetches models by name, `parquet` reads
+/// such files.
+fn build_command(root: &Path, wanted: Option<Build>, extras: &[&str]) -> Command {
     let mut build = process::cargo(root);
     build.args([
         "build",
@@ -85,8 +120,8 @@ fn build_command(root: &Path, wanted: Option<Build>, hub: bool) -> Command {
     if let Some(wanted) = &wanted {
         build.args(["--features", &wanted.features]);
     }
-    if hub {
-        build.args(["--features", "hub"]);
+    if !extras.is_empty() {
+        build.args(["--features", &extras.join(",")]);
     }
     let target = wanted.as_ref().map(|wanted| wanted.target.as_str());
     build.arg("--target-dir").arg(target_dir(root, target));
@@ -112,6 +147,24 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parquet_files_are_seen_in_arguments_folders_and_runs() {
+        let names = |word: &str| names_parquet(OsStr::new(word));
+        assert!(names("shards/a.Parquet"));
+        assert!(names("data.corpus=[\"a.parquet\"]"));
+        assert!(!names("a.txt") && !names("data.corpus=a.jsonl") && !names("--resume"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let shards = folder.path().join("shards");
+        std::fs::create_dir(&shards).unwrap();
+        assert!(!names(path) && !names(shards.to_str().unwrap()));
+        std::fs::write(shards.join("a.parquet"), "").unwrap();
+        assert!(!names(path) && names(shards.to_str().unwrap()));
+        let config = format!("corpus = [{:?}]\n", shards.to_str().unwrap());
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        assert!(names(path) && names(&format!("--out={path}")));
+    }
 
     #[test]
     fn the_binary_is_read_from_cargos_messages() {

@@ -33,19 +33,28 @@ const STEPS: [(&str, Step); 12] = [
         )
     }),
     ("clippy", |c| {
-        // With the hub, which is off by default.
-        c.cargo("clippy --workspace --all-targets --features calm-cli/hub -- -D warnings")
+        // With the hub and Parquet, which are off by default.
+        let features = "--features calm-cli/hub,calm-cli/parquet";
+        c.cargo(&format!(
+            "clippy --workspace --all-targets {features} -- -D warnings"
+        ))
     }),
     ("test", |c| {
         let mut command = process::cargo(&c.root);
         command.args(["test", "--workspace"]);
         c.tests(&mut command)
     }),
-    // What only the feature brings, against a hub on the loopback address; it links no Burn.
-    ("hub", |c| {
-        let mut command = process::cargo(&c.root);
-        command.args("test --package calm-weights --features hub --test hub".split(' '));
-        c.tests(&mut command)
+    // What only features bring: a hub on the loopback address, and Parquet files; it links no Burn.
+    ("features", |c| {
+        for what in [
+            "calm-weights --features hub --test hub",
+            "calm-data --features parquet --lib corpus",
+        ] {
+            let mut command = process::cargo(&c.root);
+            command.args(["test", "--package"]).args(what.split(' '));
+            c.tests(&mut command)?;
+        }
+        Ok(Outcome::Passed)
     }),
     // Training on two compute servers of this machine; a build of its own, because the feature brings
     // hundreds of crates.

@@ -69,7 +69,7 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<u8> {
             _ => return Err(Error::Usage(format!("no option '{word}'; see --help"))),
         }
     }
-    let program = match calm::build(root, None, false)? {
+    let program = match calm::build(root, None, &[])? {
         Ok(program) => program,
         Err(status) => return Ok(status),
     };

@@ -48,13 +48,22 @@ pub enum Error {
         name: String,
     },
     /// A file whose extension names no reader.
-    #[error("{path}: no reader for this file; expected .txt, .md, .jsonl or .jsonl.zst")]
+    #[error("{path}: no reader for this file; expected .txt, .md, .jsonl, .jsonl.zst or .parquet")]
     UnsupportedFile {
         /// The file.
         path: PathBuf,
     },
+    /// A Parquet file, and a program that was built without feature `parquet`.
+    #[error(
+        "{path}: this program was built without a reader of Parquet files; build it with --features \
+         parquet"
+    )]
+    WithoutParquet {
+        /// The file.
+        path: PathBuf,
+    },
     /// A directory without a single readable file.
-    #[error("{path}: the directory holds no .txt, .md, .jsonl or .jsonl.zst file")]
+    #[error("{path}: the directory holds no .txt, .md, .jsonl, .jsonl.zst or .parquet file")]
     NoTextFiles {
         /// The directory.
         path: PathBuf,
@@ -119,6 +128,14 @@ pub enum Error {
         /// Offset of the first invalid byte in the (decompressed) file.
         offset: u64,
     },
+    /// A Parquet file that is damaged, or has no column of texts.
+    #[error("{path}: unreadable Parquet file: {reason}")]
+    BadParquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file without a single document.
     #[error("{path}: no documents in it ({bad_lines} bad lines skipped): remove it or fill it")]
     EmptyFile {
@@ -132,7 +149,7 @@ pub enum Error {
     BadLine {
         /// The file.
         path: PathBuf,
-        /// Line number, from 1.
+        /// Line number, from 1; of a Parquet file the row.
         line: u64,
         /// What is wrong with it.
         reason: String,

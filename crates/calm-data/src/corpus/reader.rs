@@ -54,7 +54,7 @@ pub(crate) enum Next {
 /// Where a reader stands in its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Pieces before it; of JSON Lines the lines.
+    /// Pieces before it; of JSON Lines the lines, of Parquet the rows.
     pub items: u64,
     /// Bytes before it, decompressed, where the reader can begin at one; else 0.
     pub bytes: u64,

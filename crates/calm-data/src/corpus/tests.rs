@@ -106,6 +106,47 @@ fn paths_without_a_reader_are_errors() {
     assert!(matches!(parse(&[&csv]), Err(Error::UnsupportedFile { .. })));
 }
 
+/// What a directory holds does not depend on how the program was built.
+#[test]
+#[cfg(not(feature = "parquet"))]
+fn without_its_reader_a_parquet_file_is_an_error_that_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(&directory, "a.Parquet", "PAR1");
+    write(&directory, "b.txt", "text");
+    for named in [path.as_str(), directory.path().to_str().unwrap()] {
+        assert_eq!(
+            parse(&[named]).unwrap_err().to_string(),
+            format!(
+                "{path}: this program was built without a reader of Parquet files; build it with \
+                 --features parquet"
+            )
+        );
+    }
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn parquet_files_are_read_like_others() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parquet");
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["gzip_delta.parquet", "snappy.parquet", "zstd_v2.parquet"] {
+        let bytes = fs::read(Path::new(fixtures).join(name)).unwrap();
+        write(&directory, name, bytes);
+    }
+    let corpus = parse(&[directory.path().to_str().unwrap()]).unwrap();
+    let cache = CacheDir::at("/nonexistent");
+    let mut documents = stretches(&corpus, BadLinePolicy::Fatal);
+    let found: Vec<_> = documents.by_ref().map(|d| d.unwrap().text).collect();
+    assert_eq!(found.len() % 3, 0);
+    assert_eq!(found[0], "A first row.");
+    assert_eq!(found[0], found[found.len() / 3]);
+    assert_eq!(documents.bytes_read(), corpus.total_bytes(&cache).unwrap());
+    let path = write(&directory, "a.parquet", "no Parquet");
+    let message = texts(&path).unwrap_err().to_string();
+    let begin = format!("{path}: unreadable Parquet file: ");
+    assert!(message.starts_with(&begin), "{message}");
+}
+
 #[test]
 fn empty_files_are_errors_and_end_the_iterator() {
     let directory = tempfile::tempdir().unwrap();
