@@ -11,7 +11,7 @@ use crate::{process, target_dir, tidy, vulkan};
 type Step = fn(&mut Context) -> Result<Outcome>;
 
 /// The steps: names for `--skip` and `--only`, and what they do.
-const STEPS: [(&str, Step); 12] = [
+const STEPS: [(&str, Step); 11] = [
     ("fmt", |c| c.cargo("fmt --all --check")),
     ("tidy", |c| match tidy::run(&c.root, &[])? {
         0 => Ok(Outcome::Passed),
@@ -33,8 +33,8 @@ const STEPS: [(&str, Step); 12] = [
         )
     }),
     ("clippy", |c| {
-        // With the hub and Parquet, which are off by default.
-        let features = "--features calm-cli/hub,calm-cli/parquet";
+        // With what is off by default and needs nothing that CI lacks.
+        let features = "--features calm-cli/hub,calm-cli/parquet,calm-cli/remote,calm-lm/remote";
         c.cargo(&format!(
             "clippy --workspace --all-targets {features} -- -D warnings"
         ))
@@ -56,24 +56,6 @@ const STEPS: [(&str, Step); 12] = [
         }
         Ok(Outcome::Passed)
     }),
-    // Training on two compute servers of this machine; a build of its own, because the feature brings
-    // hundreds of crates.
-    ("remote", |c| {
-        let target = target_dir(&c.root, Some("remote"));
-        let cargo = |args: &str| {
-            let mut command = process::cargo(&c.root);
-            command.args(args.split_whitespace());
-            command
-                .args(["--profile", "backend", "--target-dir"])
-                .arg(&target);
-            command
-        };
-        let features = "--features calm-lm/remote,calm-cli/remote";
-        let lint = format!("clippy --package calm-lm --package calm-cli {features} --all-targets");
-        process::check(cargo(&lint).args(["--", "-D", "warnings"]))?;
-        let mut tests = cargo("test --package calm-cli --features remote --test remote");
-        c.tests(&mut tests)
-    }),
     // The kernels that this machine would not choose.
     ("isa", |c| {
         for isa in ["avx2", "base"] {
@@ -94,7 +76,7 @@ const STEPS: [(&str, Step); 12] = [
         process::check(command.env("RUSTDOCFLAGS", "-D warnings"))?;
         Ok(Outcome::Passed)
     }),
-    ("vulkan", vulkan_suite),
+    ("backends", backends),
     ("cuda", cuda_types),
 ];
 
@@ -249,15 +231,31 @@ fn installed(tool: &mut Command, command: &mut Command, name: &str) -> Result<Ou
     Ok(Outcome::Passed)
 }
 
-/// The kernels' tests and the conformance suite on Vulkan, over Mesa's software driver unless the
-/// environment names another.
-fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
-    let target = target_dir(&context.root, Some("webgpu"));
+/// Training on two compute servers of this machine; then the kernels' tests and the conformance suite on
+/// Vulkan, over Mesa's software driver unless the environment names another. One build serves both: their
+/// features bring hundreds of crates.
+fn backends(context: &mut Context) -> Result<Outcome> {
+    let target = target_dir(&context.root, Some("webgpu-remote"));
+    let cargo = |args: &str| {
+        let mut command = process::cargo(&context.root);
+        command.args(args.split_whitespace());
+        command
+            .args(["--profile", "backend", "--target-dir"])
+            .arg(&target);
+        command
+    };
+    // The same packages and features each time, or Burn is built again.
+    let test = "test --package calm-kernels --package calm-cli \
+                --features calm-kernels/webgpu,calm-cli/webgpu,calm-cli/remote --test";
+    let mut remote = cargo(&format!("{test} remote"));
+    let mut kernels = cargo(&format!("{test} kernels"));
+    let mut conform = cargo("run --package calm-cli --features webgpu,remote --bin calm");
+    context.tests(&mut remote)?;
     let manifest = match vulkan::named_by_environment() {
         true => None,
         false => match software_driver()? {
             Ok(manifest) => Some(manifest),
-            Err(reason) => return Ok(Outcome::Skipped(reason)),
+            Err(reason) => return Ok(Outcome::Skipped(format!("Vulkan alone: {reason}"))),
         },
     };
     // The loader wants a folder of the user's own.
@@ -268,29 +266,15 @@ fn vulkan_suite(context: &mut Context) -> Result<Outcome> {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&runtime, private).map_err(Error::io(&runtime))?;
     }
-    let command = |args: &str| {
-        let mut command = process::cargo(&context.root);
-        command.args(args.split_whitespace());
+    conform.args(["--", "conform", "--device", "vulkan"]);
+    for command in [&mut kernels, &mut conform] {
         command.env("XDG_RUNTIME_DIR", &runtime);
         if let Some(manifest) = &manifest {
             // The loader reads the second name only where it is older than the first.
             command.env("VK_DRIVER_FILES", manifest);
             command.env("VK_ICD_FILENAMES", manifest);
         }
-        command
-    };
-    // With calm-cli, though it is the next that runs it: the same features, and Burn is built once.
-    let mut kernels = command(
-        "test --package calm-kernels --package calm-cli --features webgpu --profile backend \
-         --test kernels --target-dir",
-    );
-    kernels.arg(&target);
-    let mut conform = command(
-        "run --package calm-cli --features webgpu --profile backend --bin calm --target-dir",
-    );
-    conform
-        .arg(&target)
-        .args(["--", "conform", "--device", "vulkan"]);
+    }
     context.tests(&mut kernels)?;
     process::check(&mut conform)?;
     Ok(Outcome::Passed)

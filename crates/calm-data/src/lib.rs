@@ -36,6 +36,7 @@ mod store_header;
 mod stream;
 mod tokenizer;
 mod windows;
+mod words;
 
 pub use cache::CacheDir;
 pub use corpus::{

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -16,6 +18,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as Inner};
 use crate::error::{Error, Result};
 use crate::files::hex;
 use crate::special_tokens::SpecialTokens;
+use crate::words::{GPT_2, Words};
 
 /// The end-of-text token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -23,9 +26,6 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// End-of-text tokens of loaded tokenizers, in the order in which they are looked for: GPT-2's,
 /// Llama 3's, Llama 2's.
 const END_OF_TEXT_NAMES: [&str; 3] = [END_OF_TEXT, "<|end_of_text|>", "</s>"];
-
-/// Where words begin and end: GPT-2's rule.
-const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// A word of more characters is split after so many: scripts without spaces make words of whole
 /// sentences, which no merge is learned from that another text could use.
@@ -41,6 +41,8 @@ const SMALLEST_VOCABULARY: usize = 257;
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Inner,
+    /// What makes encoding fast, where it can be.
+    words: Option<Arc<Words>>,
     end_of_text: u32,
     /// Whether the end of a text is another than the names of known ones tell.
     end_is_stated: bool,
@@ -81,7 +83,7 @@ impl Tokenizer {
         };
         let bytes = ByteLevel::new(false, true, false);
         let steps = vec![
-            split(WORDS).map_err(failed("train"))?.into(),
+            split(GPT_2).map_err(failed("train"))?.into(),
             split(&format!(r"[\s\S]{{{LONGEST_WORD}}}"))
                 .map_err(failed("train"))?
                 .into(),
@@ -202,6 +204,7 @@ impl Tokenizer {
             serialized.push_str(&format!("\nend of text: {end_of_text}"));
         }
         Ok(Self {
+            words: Words::of(&inner).map(Arc::new),
             inner,
             end_of_text,
             end_is_stated: stated,
@@ -291,11 +294,18 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenize`] where the library fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(failed("encode"))?;
-        Ok(encoding.get_ids().to_vec())
+        let by_library = |text: &str| -> Result<Vec<u32>> {
+            let encoding = self.inner.encode_fast(text, false);
+            Ok(encoding.map_err(failed("encode"))?.get_ids().to_vec())
+        };
+        let by_words = self
+            .words
+            .as_ref()
+            .map(|words| words.encode(text, by_library));
+        match by_words.transpose()?.flatten() {
+            Some(ids) => Ok(ids),
+            None => by_library(text),
+        }
     }
 
     /// The same with the special tokens that the file puts around a text, LLaMA's first one say: as
@@ -318,14 +328,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenize`] where the library fails.
     pub fn encode_batch(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
-        let encodings = self
-            .inner
-            .encode_batch_fast(texts, false)
-            .map_err(failed("encode"))?;
-        Ok(encodings
-            .iter()
-            .map(|encoding| encoding.get_ids().to_vec())
-            .collect())
+        texts.par_iter().map(|text| self.encode(text)).collect()
     }
 
     /// Text of `ids`; special tokens are skipped, invalid UTF-8 becomes U+FFFD.
@@ -364,6 +367,14 @@ impl Tokenizer {
     /// sha256 of the serialized tokenizer as 64 hexadecimal digits; the same after save and load.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+}
+
+#[cfg(test)]
+impl Tokenizer {
+    /// The library's own.
+    pub(crate) fn library(&self) -> &Inner {
+        &self.inner
     }
 }
 
