@@ -36,6 +36,7 @@ mod adamw;
 mod argmax;
 mod attention;
 mod autodiff;
+mod checkpoint;
 mod cpu;
 mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -54,6 +55,7 @@ pub use argmax::ArgmaxTable;
 pub use attention::{
     Band, LocalKeys, cached_attention, cached_local_attention, causal_attention, local_attention,
 };
+pub use checkpoint::{can_checkpoint, checkpoint, with_gradient_checkpointing};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::{KeyedDraws, gaussian_energy};
 pub use linear::{MatmulPrecision, linear, linear_by_table, precision_on, with_matmul_precision};

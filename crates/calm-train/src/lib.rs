@@ -28,6 +28,7 @@ mod found;
 mod initial;
 mod lock;
 mod machine;
+mod memory;
 mod optimizer;
 mod parallel;
 pub mod preset;
@@ -46,6 +47,7 @@ pub use config::{
 pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
+pub use memory::{StageMemory, stage_config};
 pub use optimizer::{adamw, clip_by_global_norm};
 pub use run::{DEVICE_TIMEOUT, Options, RunEnd, resume, train};
 pub use state::{Newest, TrainState, baseline_checkpoint, language_model_checkpoint};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use calm_kernels::{MatmulPrecision, with_matmul_precision};
+use calm_kernels::{MatmulPrecision, with_gradient_checkpointing, with_matmul_precision};
 use calm_lm::NamedDevice;
 use calm_nn::{HostDraws, chunk_tensor};
 use calm_records::Stage;
@@ -149,6 +149,21 @@ impl<'a> Devices<'a> {
     }
 }
 
+/// How a part is computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Method {
+    pub precision: MatmulPrecision,
+    pub checkpointing: bool,
+}
+
+impl Method {
+    fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        with_matmul_precision(self.precision, || {
+            with_gradient_checkpointing(self.checkpointing, work)
+        })
+    }
+}
+
 /// What a step's parts gave.
 pub(crate) struct Summed {
     /// The losses of the parts, each with the device that holds it.
@@ -165,7 +180,7 @@ pub(crate) fn gradients<T: StageTask>(
     model: &T::Model,
     parts: &[Part],
     devices: Devices<'_>,
-    precision: MatmulPrecision,
+    method: Method,
     k: usize,
 ) -> Result<Summed> {
     let autodiff: Vec<Device> = devices
@@ -180,7 +195,8 @@ pub(crate) fn gradients<T: StageTask>(
         replicas.push(replica.map_err(|detail| devices.lost(at, detail))?);
     }
     let mut losses = Vec::with_capacity(parts.len());
-    let mut of_parts = Vec::with_capacity(parts.len());
+    let mut accumulator = GradientsAccumulator::new();
+    let mut waiting = Vec::new();
     for (i, part) in parts.iter().enumerate() {
         let at = i % devices.len();
         let (device, of_part) = match at {
@@ -189,20 +205,25 @@ pub(crate) fn gradients<T: StageTask>(
         };
         let tokens = chunk_tensor(&part.tokens, part.windows, k, device);
         let mut draws = HostDraws::new(part.draws);
-        of_parts.push(with_matmul_precision(precision, || {
+        let gradients = method.run(|| {
             let loss = task.loss(of_part, tokens, &mut draws);
             // The accumulator sums; the step is to follow the mean.
             let gradients = (loss.total.clone() / parts.len() as f64).backward();
             losses.push((at, loss));
             GradientsParams::from_grads(gradients, of_part)
-        }));
+        });
+        // Alone, a device sums as parts come: its memory does not grow with their number. With others the
+        // sum waits for all, so that its order is the same.
+        match devices.len() {
+            1 => accumulator.accumulate(model, gradients),
+            _ => waiting.push(gradients),
+        }
     }
     // All parts are under way before the first is waited for. The losses come first: one that can't be
     // read names its device.
     let totals = losses.iter().map(|(at, loss)| (*at, &loss.total));
     let loss = mean(devices, totals)?;
-    let mut accumulator = GradientsAccumulator::new();
-    for (i, gradients) in of_parts.into_iter().enumerate() {
+    for (i, gradients) in waiting.into_iter().enumerate() {
         let gradients = match i % devices.len() {
             0 => gradients,
             at => {

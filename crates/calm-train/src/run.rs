@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use calm_data::{CacheDir, TokenStore, Tokenizer, unigram};
+use calm_kernels::can_checkpoint;
 use calm_lm::NamedDevice;
 use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
 use calm_report::write_report;
@@ -189,6 +190,15 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
                 precision: precision.name(),
                 device: other.name.clone(),
             });
+        }
+    }
+    if experiment.gradient_checkpointing {
+        for named in std::iter::once(options.device).chain(options.others) {
+            if !can_checkpoint(&named.device) {
+                return Err(Error::CheckpointingNotOnDevice {
+                    device: named.name.clone(),
+                });
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Tests of whole runs, on a made-up text and a model that trains in seconds.
 
 mod baseline;
+mod checkpointing;
 mod data;
 mod failures;
 mod golden_losses;
