@@ -14,6 +14,7 @@
 //! | [`AdamW`] | `adamw/` | kernel | kernel |
 //! | [`ArgmaxTable`] | `argmax/`, on [`calm_gemm::Argmax`] | kernel | plain version |
 //! | the same and [`linear`] of weights in 8 bits ([`to_int8`]), [`look_up`] | `weights/`, on [`calm_gemm::Int8`] | kernel | in f32 |
+//! | [`checkpoint()`] of any part of a model | `checkpoint.rs` | as a whole | as a whole |
 //! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
 //!
 //! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward

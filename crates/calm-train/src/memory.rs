@@ -8,7 +8,7 @@ use crate::{Experiment, StageConfig};
 
 /// What a process of `calm train` holds beside tensors on the CPU: program, tokenizer, text, buffers of
 /// threads. Measured (docs/log.md).
-const PROCESS: u64 = 110 << 20;
+const PROCESS: u64 = 105 << 20;
 
 /// Resident memory for each byte of tensors: an allocator rounds sizes up and keeps what was freed.
 /// Measured with that of calm-alloc, which lies between 1.1 and 1.3.

@@ -102,7 +102,7 @@ pub fn text(rows: &[Row], device: Option<u64>) -> String {
     format!(
         "{}Memory of a training step in f32 on one device. Gradients come as activations go, so the most at \
          once is less than the sum; accumulate adds windows and no activations. Resident: of a process on the \
-         CPU, what its allocator adds included, measured within 15 % (docs/log.md){}. GPUs are told alike and \
+         CPU, what its allocator adds included, measured within 15 % (docs/log.md){}. GPUs are calculated alike and \
          were not measured.\n",
         table.to_text(),
         device.map_or("", |_| "; it is what a device has to hold")
