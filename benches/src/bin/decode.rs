@@ -265,6 +265,7 @@ fn nano(device: &Device, name: &str) -> Result<PathBuf, Box<dyn Error + Send + S
         device: &device,
         others: &[],
         device_timeout: calm_train::DEVICE_TIMEOUT,
+        all_reduce: false,
         cache: &cache,
         interrupt: &interrupt,
     };

@@ -1,11 +1,12 @@
 //! The chunk autoencoder: configuration, encoder, decoder, loss (CALM, section 2, Eq. 1 to 4).
 
 mod greedy;
+mod memory;
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Int, Tensor};
-use calm_kernels::{Projection, cross_entropy};
+use calm_kernels::{Projection, checkpoint, cross_entropy};
 use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, SwiGlu, linear, look_up, rms_norm};
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +206,9 @@ impl FeedForwardBlock {
 }
 
 fn run(stage: &[FeedForwardBlock], x: Tensor<2>) -> Tensor<2> {
-    stage.iter().fold(x, |x, block| block.forward(x))
+    stage.iter().fold(x, |x, block| {
+        checkpoint(block, [x], |block: &FeedForwardBlock, [x]| block.forward(x))
+    })
 }
 
 /// Embed K tokens, a block per token, flatten, squeeze to d, a block per chunk, norm, posterior.

@@ -5,8 +5,8 @@ use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use calm_kernels::silu;
 use calm_nn::{
-    CachedModel, ConfigError, Cost, Init, TextBranches, TextCache, Transformer, TransformerConfig,
-    layer_norm, linear, look_up,
+    CachedModel, ConfigError, Cost, Init, PartMemory, TextBranches, TextCache, TrainingMemory,
+    Transformer, TransformerConfig, f32_bytes, id_bytes, layer_norm, linear, look_up,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,32 @@ impl Cost for BackboneConfig {
 
     fn cache_bytes(&self) -> u64 {
         self.transformer.cache_bytes()
+    }
+}
+
+impl TrainingMemory for BackboneConfig {
+    /// The compressor, then the transformer; positions are chunks.
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let d = self.transformer.hidden_size;
+        let tokens = self.chunk_context + self.chunk_size;
+        // Inputs of the linear layers, of SiLU and of the norm.
+        let (inner, widest) = match self.compressor {
+            CompressorKind::Mlp => (5 * d, 2 * d),
+            CompressorKind::Linear => (d, d),
+        };
+        let table = f32_bytes(self.vocab_size * d);
+        let own = self.parameters() - self.transformer.parameters();
+        let of = |width: usize| f32_bytes(positions * width);
+        let compressor = PartMemory {
+            parameters: own * size_of::<f32>() as u64,
+            largest: table.max(f32_bytes(tokens * d * widest)),
+            kept: id_bytes(positions * self.chunk_size) + of(tokens * d + inner),
+            forward: of(self.chunk_size * d),
+            backward: of((tokens + self.chunk_size) * d) + table,
+        };
+        let mut parts = vec![compressor];
+        parts.extend(self.transformer.training_memory(positions, checkpointing));
+        parts
     }
 }
 

@@ -1,7 +1,10 @@
 //! Sizes of the token model.
 
 use burn::tensor::Device;
-use calm_nn::{ConfigError, Cost, Init, NearTokens, TransformerConfig};
+use calm_nn::{
+    ConfigError, Cost, Init, NearTokens, PartMemory, TrainingMemory, TransformerConfig,
+    cross_entropy_memory, embedding_memory,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::TokenModel;
@@ -109,5 +112,18 @@ impl Cost for TokenModelConfig {
 
     fn cache_bytes(&self) -> u64 {
         self.transformer.cache_bytes()
+    }
+}
+
+impl TrainingMemory for TokenModelConfig {
+    /// Embeddings, the transformer, the cross-entropy; the last token of a window, which nothing is
+    /// predicted from, counts as the others do.
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let (v, d) = (self.vocab_size, self.transformer.hidden_size);
+        let embedding = embedding_memory(positions, v, d, self.near_tokens, self.tied_embeddings);
+        let mut parts = vec![embedding];
+        parts.extend(self.transformer.training_memory(positions, checkpointing));
+        parts.push(cross_entropy_memory(positions, d, v));
+        parts
     }
 }

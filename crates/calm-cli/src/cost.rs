@@ -1,4 +1,6 @@
-//! `calm cost`: parameters, FLOPs and cache bytes, without training anything.
+//! `calm cost`: parameters, FLOPs, memory and cache bytes, without training anything.
+
+mod memory;
 
 use std::path::PathBuf;
 
@@ -21,6 +23,10 @@ pub struct Args {
     /// Override a value of the preset's configuration, for example model.chunk_size=4.
     #[arg(long, num_args = 1.., value_name = "KEY=VALUE", requires = "preset")]
     set: Vec<String>,
+    /// Memory of the device to train on, such as 24GiB, 512MiB, 16GB or a number of bytes: says how many
+    /// windows a forward pass can have.
+    #[arg(long, value_name = "SIZE", value_parser = memory::parse, requires = "preset")]
+    device_memory: Option<u64>,
     /// CALM: head samples a chunk in the column for low temperatures.
     #[arg(long, default_value_t = 200, value_name = "N")]
     samples: u64,
@@ -69,6 +75,9 @@ struct Row {
     context: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<Published>,
+    /// Of the stages that train it, in bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    memory: Vec<memory::Row>,
 }
 
 /// Training tokens of the published runs: language models, autoencoder.
@@ -91,7 +100,11 @@ const PUBLISHED_CHUNK_SIZES: [(usize, f64); 3] = [(1, 30.4), (2, 15.4), (8, 4.2)
 pub fn run(args: Args) -> Result<()> {
     let samples = args.samples.max(1);
     let rows = match &args.preset {
-        Some(preset) => own_rows(&preset::resolve(preset, &args.set)?, samples),
+        Some(preset) => own_rows(
+            &preset::resolve(preset, &args.set)?,
+            samples,
+            args.device_memory,
+        ),
         None => published_rows(samples)?,
     };
     let note = if args.preset.is_some() {
@@ -108,6 +121,10 @@ pub fn run(args: Args) -> Result<()> {
          0.7 % of nano's training, 0.02 % of CALM-M's) are left out.\n",
         table(&rows, samples)
     ))?;
+    let memory: Vec<_> = rows.iter().flat_map(|row| row.memory.clone()).collect();
+    if !memory.is_empty() {
+        print(&format!("\n{}", memory::text(&memory, args.device_memory)))?;
+    }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&rows).expect("numbers have a JSON form");
         write_atomic(path, (text + "\n").as_bytes())?;
@@ -150,22 +167,26 @@ fn published_rows(samples: u64) -> Result<Vec<Row>> {
 }
 
 /// The two models of an experiment, trained as it says.
-fn own_rows(experiment: &Experiment, samples: u64) -> Vec<Row> {
+fn own_rows(experiment: &Experiment, samples: u64, device: Option<u64>) -> Vec<Row> {
     let window = experiment.model.window;
     let tokens = |stage: &calm_train::StageConfig| stage.total_tokens(window) as f64;
-    let calm = calm_row(
+    let (of_baseline, of_calm) = memory::rows(experiment, device)
+        .into_iter()
+        .partition(memory::Row::is_baseline);
+    let mut calm = calm_row(
         &format!("{} CALM", experiment.preset),
         &experiment.model,
         (tokens(&experiment.lm), tokens(&experiment.autoencoder)),
         experiment.model.steps(),
         samples,
     );
-    let baseline = token_row(
+    let mut baseline = token_row(
         &format!("{} baseline", experiment.preset),
         &experiment.token_model(),
         tokens(&experiment.baseline.training),
         window,
     );
+    (calm.memory, baseline.memory) = (of_calm, of_baseline);
     vec![calm, baseline]
 }
 
@@ -193,6 +214,7 @@ fn calm_row(
         cache_bytes_per_token: config.cache_bytes_per_token(),
         context,
         published: None,
+        memory: Vec::new(),
     }
 }
 
@@ -216,6 +238,7 @@ fn token_row(name: &str, config: &TokenModelConfig, tokens: f64, context: usize)
         cache_bytes_per_token: config.cache_bytes() as f64,
         context,
         published: None,
+        memory: Vec::new(),
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     device_timeout: u64,
+    /// Sum gradients by an all-reduce among the devices instead of on the first: for CUDA devices of this
+    /// machine. Nobody has run it yet.
+    #[arg(long, requires = "devices")]
+    all_reduce: bool,
     /// Which stages to train [default: all; of a token model's preset: baseline].
     #[arg(long, value_enum)]
     stage: Option<StageArg>,
@@ -128,6 +132,7 @@ pub fn run(args: Args) -> Result<()> {
         device,
         others,
         device_timeout: Duration::from_secs(args.device_timeout),
+        all_reduce: args.all_reduce,
         cache: &CacheDir::default_location()?,
         interrupt: interrupt::install(),
     };

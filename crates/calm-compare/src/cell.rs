@@ -120,6 +120,7 @@ pub(crate) fn train(
         device: &device,
         others: &[],
         device_timeout: calm_train::DEVICE_TIMEOUT,
+        all_reduce: false,
         cache: options.cache,
         interrupt: options.interrupt,
     };

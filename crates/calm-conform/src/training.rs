@@ -51,6 +51,7 @@ pub(crate) fn run(
         device: if moves_after.is_some() { &flex } else { device },
         others: &[],
         device_timeout: DEVICE_TIMEOUT,
+        all_reduce: false,
         cache: &CacheDir::at(place.path().join("cache")),
         interrupt: &interrupt,
     };

@@ -14,6 +14,7 @@
 //! | [`AdamW`] | `adamw/` | kernel | kernel |
 //! | [`ArgmaxTable`] | `argmax/`, on [`calm_gemm::Argmax`] | kernel | plain version |
 //! | the same and [`linear`] of weights in 8 bits ([`to_int8`]), [`look_up`] | `weights/`, on [`calm_gemm::Int8`] | kernel | in f32 |
+//! | [`checkpoint()`] of any part of a model | `checkpoint.rs` | as a whole | as a whole |
 //! | [`draw_softmax`] | `sampling.rs`, over numbers on the host | kernel | kernel on the host |
 //!
 //! In an operation's folder `mod.rs` is its face with the plain version, `autodiff.rs` its backward
@@ -36,6 +37,7 @@ mod adamw;
 mod argmax;
 mod attention;
 mod autodiff;
+mod checkpoint;
 mod cpu;
 mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -54,6 +56,7 @@ pub use argmax::ArgmaxTable;
 pub use attention::{
     Band, LocalKeys, cached_attention, cached_local_attention, causal_attention, local_attention,
 };
+pub use checkpoint::{can_checkpoint, checkpoint, with_gradient_checkpointing};
 pub use cross_entropy::{Projection, cross_entropy};
 pub use energy::{KeyedDraws, gaussian_energy};
 pub use linear::{MatmulPrecision, linear, linear_by_table, precision_on, with_matmul_precision};

@@ -4,8 +4,8 @@
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
-use calm_kernels::silu;
-use calm_nn::{ConfigError, Init, LAYER_NORM_EPS, layer_norm, linear};
+use calm_kernels::{checkpoint, silu};
+use calm_nn::{ConfigError, Init, LAYER_NORM_EPS, PartMemory, f32_bytes, layer_norm, linear};
 
 /// Sizes of a [`Denoiser`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,53 @@ impl DenoiserConfig {
     }
 }
 
+impl DenoiserConfig {
+    /// What training holds of the network and of a loss of its outputs, which keeps `loss` numbers beside
+    /// them, for `rows` noisy latents of some positions: time and condition, the blocks, the output.
+    pub fn training_memory(
+        &self,
+        rows: usize,
+        positions: usize,
+        loss: usize,
+        checkpointing: bool,
+    ) -> Vec<PartMemory> {
+        let (d, l) = (self.hidden_size, self.latent_size);
+        let of = |width: usize| f32_bytes(rows * width);
+        let inputs = PartMemory {
+            parameters: f32_bytes(TIME * d + d + 2 * (d * d + d) + l * d + d),
+            largest: f32_bytes(d * d.max(TIME)),
+            // The embedded time, SiLU's inputs, those of the next layers, and the latents.
+            kept: of(TIME + 4 * d + l) + f32_bytes(positions * d),
+            forward: of(2 * TIME),
+            backward: of(3 * d),
+        };
+        // x, its norm and 1 + scale, inputs of both matrices and of SiLU, both factors of the gate, which
+        // is a view of the modulations.
+        let block = PartMemory {
+            parameters: f32_bytes(2 * d + 2 * (d * d + d) + 3 * (d * d + d)),
+            largest: f32_bytes(3 * d * d),
+            kept: of(10 * d),
+            forward: of(d),
+            backward: of(5 * d),
+        };
+        let block = match checkpointing {
+            true => block.checkpointed(of(d), of(d)),
+            false => block,
+        };
+        let output = PartMemory {
+            parameters: f32_bytes(2 * d * d + 2 * d + (d + 1) * self.outputs * l),
+            largest: f32_bytes(d * (2 * d).max(self.outputs * l)),
+            kept: of(4 * d + self.outputs * l + loss),
+            forward: of(2 * d),
+            backward: of(3 * d + loss),
+        };
+        let mut parts = vec![inputs];
+        parts.extend(vec![block; self.blocks]);
+        parts.push(output);
+        parts
+    }
+}
+
 /// `x + gate * down(SiLU(up(LN(x) * (1 + scale) + shift)))`, with
 /// `(shift, scale, gate) = modulation(SiLU(y))`.
 #[derive(Module, Debug)]
@@ -102,6 +149,14 @@ pub struct DenoiserBlock {
     pub down: Linear,
     /// `[d, 3 d]`: shift, scale, gate; zero at the start.
     pub modulation: Linear,
+}
+
+impl DenoiserBlock {
+    fn forward(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        let [shift, scale, gate] = parts(linear(&self.modulation, y));
+        let inner = layer_norm(&self.norm, x.clone()) * (scale + 1.0) + shift;
+        x + linear(&self.down, silu(linear(&self.up, inner))) * gate
+    }
 }
 
 /// Noisy latents, their times and a position's condition to what training asks of them.
@@ -151,9 +206,10 @@ impl Denoiser {
         let y = silu(time + condition.unsqueeze::<3>());
         let mut x = linear(&self.input, latents);
         for block in &self.blocks {
-            let [shift, scale, gate] = parts(linear(&block.modulation, y.clone()));
-            let inner = layer_norm(&block.norm, x.clone()) * (scale + 1.0) + shift;
-            x = x + linear(&block.down, silu(linear(&block.up, inner))) * gate;
+            let inputs = [x, y.clone()];
+            x = checkpoint(block, inputs, |block: &DenoiserBlock, [x, y]| {
+                block.forward(x, y)
+            });
         }
         let [shift, scale] = parts(linear(&self.modulation, y));
         linear(&self.output, standardise(x) * (scale + 1.0) + shift)

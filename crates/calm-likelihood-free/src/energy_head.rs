@@ -3,8 +3,11 @@
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
-use calm_kernels::{KeyedDraws, gaussian_energy, silu, silu_add, silu_gate_packed};
-use calm_nn::{ConfigError, Cost, Draws, Init, Posterior, layer_norm, linear};
+use calm_kernels::{KeyedDraws, checkpoint, gaussian_energy, silu, silu_add, silu_gate_packed};
+use calm_nn::{
+    ConfigError, Cost, Draws, Init, PartMemory, Posterior, TrainingMemory, f32_bytes, layer_norm,
+    linear,
+};
 
 use crate::{EnergyScore, GenerativeHead, HeadLoss, energy_score};
 
@@ -75,6 +78,49 @@ impl EnergyHeadConfig {
     /// half of `W_1` in every block.
     pub fn shared_macs(&self) -> u64 {
         ((self.blocks + 1) * self.hidden_size * self.hidden_size) as u64
+    }
+}
+
+impl TrainingMemory for EnergyHeadConfig {
+    /// The condition and the noise, the blocks, the output with the score; positions are hidden states,
+    /// each with all samples of the loss.
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let (d, l, noise) = (self.hidden_size, self.latent_size, self.noise_size);
+        let rows = positions * self.samples;
+        let of = |width: usize| f32_bytes(rows * width);
+        let shared = |width: usize| f32_bytes(positions * width);
+        let inputs = PartMemory {
+            parameters: f32_bytes(noise * d + 3 * d + d * d + 3 * d),
+            largest: f32_bytes(d * d.max(noise)),
+            // Inputs of two linear layers and two norms, and the condition, which all blocks read.
+            kept: shared(3 * d) + of(noise + d),
+            forward: of(noise + d),
+            backward: of(2 * d),
+        };
+        // x and its norm, the condition's share, four inputs of matrices and of SiLUs, the two factors of
+        // the gate and their product.
+        let block = PartMemory {
+            parameters: f32_bytes(6 * d * d + 5 * d + 2 * d),
+            largest: f32_bytes(2 * d * d),
+            kept: of(9 * d) + shared(d),
+            forward: of(d),
+            backward: of(3 * d) + f32_bytes(d * d),
+        };
+        let block = match checkpointing {
+            true => block.checkpointed(of(d), of(d)),
+            false => block,
+        };
+        let output = PartMemory {
+            parameters: f32_bytes(2 * d + d * d + d + d * l + l),
+            largest: f32_bytes(d * d.max(l)),
+            kept: of(4 * d + l) + shared(2 * l),
+            forward: of(l),
+            backward: of(2 * d.max(l)) + f32_bytes(d * l),
+        };
+        let mut parts = vec![inputs];
+        parts.extend(vec![block; self.blocks]);
+        parts.push(output);
+        parts
     }
 }
 
@@ -176,10 +222,13 @@ impl EnergyHead {
     pub fn forward(&self, hidden: Tensor<2>, noise: Tensor<3>) -> Tensor<3> {
         let condition = layer_norm(&self.hidden_norm, linear(&self.hidden_in, hidden));
         let start = layer_norm(&self.noise_norm, linear(&self.noise_in, noise));
-        let x = self
-            .blocks
-            .iter()
-            .fold(start, |x, block| block.forward(x, condition.clone()));
+        let condition = condition.unsqueeze::<3>();
+        let x = self.blocks.iter().fold(start, |x, block| {
+            let inputs = [x, condition.clone()];
+            checkpoint(block, inputs, |block: &EnergyBlock, [x, condition]| {
+                block.forward(x, condition.squeeze_dim(0))
+            })
+        });
         let last = linear(&self.final_hidden, layer_norm(&self.final_norm, x));
         linear(&self.final_out, silu(last))
     }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use calm_nn::{ConfigError, Cost, Draws, Init, Posterior};
+use calm_nn::{ConfigError, Cost, Draws, Init, PartMemory, Posterior, TrainingMemory};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -218,6 +218,20 @@ impl HeadConfig {
             HeadKind::Energy => self.sample_macs(copies),
             HeadKind::Flow => once(self.flow().denoiser()),
             HeadKind::Diffusion => once(self.diffusion().denoiser()),
+        }
+    }
+}
+
+impl TrainingMemory for HeadConfig {
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let (copies, l) = (self.settings.samples, self.latent_size);
+        let denoiser = |net: crate::DenoiserConfig, loss: usize| {
+            net.training_memory(copies * positions, positions, loss, checkpointing)
+        };
+        match self.settings.kind {
+            HeadKind::Energy => self.energy().training_memory(positions, checkpointing),
+            HeadKind::Flow => denoiser(self.flow().denoiser(), 0),
+            HeadKind::Diffusion => denoiser(self.diffusion().denoiser(), 3 * l),
         }
     }
 }

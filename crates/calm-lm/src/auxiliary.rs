@@ -8,7 +8,10 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Int, Tensor};
 use calm_kernels::silu;
-use calm_nn::{Cost, Init, OutputLayer, layer_norm, linear};
+use calm_nn::{
+    Cost, Init, OutputLayer, PartMemory, TrainingMemory, cross_entropy_memory, f32_bytes,
+    layer_norm, linear,
+};
 
 /// Sizes of an [`AuxiliaryHead`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,23 @@ impl Cost for AuxiliaryConfig {
     fn forward_macs(&self, _context: usize) -> u64 {
         let [v, k, d] = [self.vocab_size, self.chunk_size, self.hidden_size].map(|x| x as u64);
         2 * d * d + k * d * d + k * v * d
+    }
+}
+
+impl TrainingMemory for AuxiliaryConfig {
+    /// The block with the vectors of a chunk's positions, then the cross-entropy; positions are hidden
+    /// states, which the generative head keeps too.
+    fn training_memory(&self, positions: usize, _checkpointing: bool) -> Vec<PartMemory> {
+        let (d, k, v) = (self.hidden_size, self.chunk_size, self.vocab_size);
+        let of = |width: usize| f32_bytes(positions * width);
+        let block = PartMemory {
+            parameters: f32_bytes(2 * d * d + k * d * d + 4 * d + k * d),
+            largest: f32_bytes(k * d * d),
+            kept: of(4 * d),
+            forward: of(k * d),
+            backward: of(2 * d + k * d) + f32_bytes(k * d * d),
+        };
+        vec![block, cross_entropy_memory(positions * k, d, v)]
     }
 }
 

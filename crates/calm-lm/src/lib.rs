@@ -29,6 +29,7 @@ mod device;
 mod error;
 mod generate;
 mod local;
+mod memory;
 mod model;
 mod objective;
 mod pool;

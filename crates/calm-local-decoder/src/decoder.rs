@@ -3,10 +3,11 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::{Device, Int, Tensor};
-use calm_kernels::{Band, local_attention};
+use calm_kernels::{Band, checkpoint, local_attention};
 use calm_nn::{
-    Block, ConfigError, Cost, Init, NearTokens, OutputLayer, Rope, TransformerConfig, embed,
-    linear, rms_norm,
+    Block, ConfigError, Cost, Init, NearTokens, OutputLayer, PartMemory, Rope, TrainingMemory,
+    TransformerConfig, cross_entropy_memory, embed, embedding_memory, f32_bytes, linear,
+    norm_memory, rms_norm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -246,6 +247,54 @@ impl Cost for LocalDecoderConfig {
     }
 }
 
+impl TrainingMemory for LocalDecoderConfig {
+    /// Vectors with their conditions, embeddings, layers, the final norm, the cross-entropy; positions are
+    /// tokens.
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let settings = &self.settings;
+        let (v, d, l) = (self.vocab_size, settings.hidden_size, settings.vector_size);
+        let (chunks, width) = (positions.div_ceil(self.chunk_size), self.chunk_width);
+        let transformer = settings.transformer();
+        let kv = settings.kv_heads * transformer.head_dim();
+        let entry = settings.memory.width(width);
+        let of = |width: usize| f32_bytes(positions * width);
+        let per_chunk = |width: usize| f32_bytes(chunks * width);
+        let (to_vector, vectors) = match l == width {
+            true => (0, 0),
+            false => (width * l, l),
+        };
+        // Entries stand once for all layers; compressed inputs are kept by the backbone too.
+        let joined = match settings.memory {
+            Memory::States | Memory::Both => entry,
+            Memory::None | Memory::Inputs => 0,
+        };
+        let conditions = PartMemory {
+            parameters: f32_bytes(to_vector + (l + 1) * self.chunk_size * d),
+            largest: f32_bytes((l * self.chunk_size * d).max(to_vector)),
+            kept: per_chunk(width + vectors + joined),
+            forward: of(d),
+            backward: of(d) + per_chunk(joined + width),
+        };
+        let mut layer = transformer.layer_memory(positions, false);
+        layer.parameters += f32_bytes(2 * entry * kv);
+        if entry > 0 {
+            // Keys and values with those of the memory in front.
+            layer.kept += per_chunk(2 * kv);
+            layer.largest = layer.largest.max(f32_bytes(entry * kv));
+        }
+        if checkpointing {
+            layer = layer.checkpointed(of(d), of(d));
+        }
+        let near = settings.near_tokens;
+        let tied = settings.tied_embeddings;
+        let mut parts = vec![conditions, embedding_memory(positions, v, d, near, tied)];
+        parts.extend(vec![layer; settings.layers]);
+        parts.push(norm_memory(positions, d));
+        parts.push(cross_entropy_memory(positions, d, v));
+        parts
+    }
+}
+
 /// Keys and values of a layer's memory.
 #[derive(Module, Debug)]
 pub struct MemoryProjection {
@@ -390,20 +439,30 @@ impl LocalDecoder {
         let states = Tensor::cat(states, 1);
         // Position t predicts t + 1, and token 0 nobody.
         let conditions = self.conditions(states).narrow(1, 1, positions);
-        let rope = self.rope(0..positions, &device);
+        let inner = device.without_autodiff();
+        let rope = self.rope(0..positions, &inner);
         let memory = chunks.and_then(|chunks| self.sizes.memory.entries(chunks));
-        let at_ends = self.rope_of_chunks(0..whole, &device);
+        let at_ends = self.rope_of_chunks(0..whole, &inner);
         let x = self.inputs(self.embed(tokens), 0, conditions);
-        let x = self.layers.iter().fold(x, |x, layer| {
-            let memory = memory.clone().zip(layer.memory.as_ref());
+        let sizes = self.sizes;
+        let forward = move |layer: &LocalLayer, x: Tensor<3>, entries: Option<Tensor<3>>| {
+            let memory = entries.zip(layer.memory.as_ref());
             let memory = memory.map(|(entries, project)| project.forward(entries, &at_ends));
             layer.block.forward(x, |attention, x| {
                 let (q, k, v) = attention.project(x, &rope);
-                let sizes = &self.sizes;
-                let context =
-                    local_attention(q, k, v, memory, sizes.heads, sizes.kv_heads, sizes.band());
+                let (heads, kv_heads) = (sizes.heads, sizes.kv_heads);
+                let context = local_attention(q, k, v, memory, heads, kv_heads, sizes.band());
                 linear(&attention.o, context)
             })
+        };
+        let x = self.layers.iter().fold(x, |x, layer| {
+            let forward = forward.clone();
+            match memory.clone() {
+                None => checkpoint(layer, [x], move |layer, [x]| forward(layer, x, None)),
+                Some(entries) => checkpoint(layer, [x, entries], move |layer, [x, entries]| {
+                    forward(layer, x, Some(entries))
+                }),
+            }
         });
         rms_norm(&self.norm, x)
     }

@@ -24,6 +24,7 @@ mod error;
 mod init;
 mod kv_cache;
 mod layers;
+mod memory;
 mod near_tokens;
 mod output_layer;
 mod posterior;
@@ -41,13 +42,14 @@ pub use error::ConfigError;
 pub use init::{Init, LAYER_NORM_EPS, WEIGHT_STD};
 pub use kv_cache::{KvCache, LayerCache};
 pub use layers::{SwiGlu, embed, layer_norm, linear, look_up, rms_norm};
-pub use near_tokens::NearTokens;
-pub use output_layer::OutputLayer;
+pub use memory::{PartMemory, TrainingMemory, f32_bytes, id_bytes, step_bytes};
+pub use near_tokens::{NearTokens, embedding_memory};
+pub use output_layer::{OutputLayer, cross_entropy_memory};
 pub use posterior::Posterior;
 pub use random::{RandomStream, mix};
 pub use rope::Rope;
 pub use text_cache::{BranchTokens, TextBranches, TextCache, TokenHistory, keep_rows};
 pub use traits::{Cost, MAX_N};
 pub use transformer::{
-    AttentionMask, Block, Branches, SelfAttention, Transformer, TransformerConfig,
+    AttentionMask, Block, Branches, SelfAttention, Transformer, TransformerConfig, norm_memory,
 };

@@ -3,7 +3,28 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::Init;
+use crate::{Init, PartMemory, f32_bytes, id_bytes};
+
+/// What training holds of the embeddings of some tokens, with those of `near` tokens before each added; a
+/// `tied` table counts where it is the output layer ([`crate::cross_entropy_memory`]).
+pub fn embedding_memory(
+    tokens: usize,
+    vocab: usize,
+    d: usize,
+    near: usize,
+    tied: bool,
+) -> PartMemory {
+    let table = f32_bytes(vocab * d);
+    let of = |width: usize| f32_bytes(tokens * width);
+    PartMemory {
+        parameters: f32_bytes(near * d) + if tied { 0 } else { table },
+        largest: table,
+        // Shifted windows are views of one padded tensor.
+        kept: id_bytes(tokens) + of(if near > 0 { d } else { 0 }),
+        forward: of(if near > 0 { 3 * d } else { d }),
+        backward: of(if near > 0 { 3 * d } else { d }) + table,
+    }
+}
 
 /// Adds to each token's embedding those of the `n` tokens before it, each times a weight per channel:
 /// `x_t = e_t + sum_{j = 1..n} w_j * e_{t-j}`, a causal depthwise convolution over embeddings.

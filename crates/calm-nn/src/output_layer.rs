@@ -4,7 +4,7 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
 use calm_kernels::{ArgmaxTable, Projection, cross_entropy};
 
-use crate::linear;
+use crate::{PartMemory, f32_bytes, linear};
 
 /// The last layer of a model with probabilities: a matrix of its own, or the embedding table.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,26 @@ pub enum OutputLayer<'a> {
     Own(&'a Linear),
     /// The token table `[V, d]`, transposed.
     Tied(&'a Embedding),
+}
+
+/// What training holds of a cross-entropy of `rows` rows over a vocabulary and of its matrix, which counts
+/// here where it is the embedding table too.
+///
+/// The kernel makes both gradients in the forward pass and keeps them; of scores it holds 16 MiB at most,
+/// on GPUs 256 MiB (calm_kernels::cross_entropy).
+pub fn cross_entropy_memory(rows: usize, d: usize, vocab: usize) -> PartMemory {
+    /// Numbers that the kernel of the CPU executor makes at once.
+    const SCORES: usize = 1 << 22;
+    let table = f32_bytes(vocab * d);
+    let scores = vocab * (SCORES / vocab).clamp(1, rows.max(1)).min(rows);
+    PartMemory {
+        parameters: table,
+        largest: table,
+        kept: f32_bytes(rows * d) + table,
+        forward: f32_bytes(rows * d + scores),
+        // Both, times the gradient of the loss.
+        backward: f32_bytes(rows * d) + table,
+    }
 }
 
 impl<'a> OutputLayer<'a> {

@@ -5,11 +5,15 @@ mod attention;
 use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::{Device, Tensor};
+use calm_kernels::checkpoint;
 use serde::{Deserialize, Serialize};
 
 pub use attention::{AttentionMask, SelfAttention};
 
-use crate::{ConfigError, Cost, Init, KvCache, Rope, StepCache, SwiGlu, rms_norm};
+use crate::{
+    ConfigError, Cost, Init, KvCache, PartMemory, Rope, StepCache, SwiGlu, TrainingMemory,
+    f32_bytes, rms_norm,
+};
 
 /// Sizes of a transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,12 +70,56 @@ impl TransformerConfig {
         }
     }
 
+    /// What training holds of one layer, of the final norm apart, for some positions.
+    ///
+    /// Kept are the inputs of both norms and of all seven matrices, turned queries and keys, values, the
+    /// logarithms of attention's sums, and the two factors of the gate: `6 d + 2 kv + 3 ff + heads`
+    /// numbers a position.
+    pub fn layer_memory(&self, positions: usize, checkpointing: bool) -> PartMemory {
+        let (d, ff) = (self.hidden_size, self.intermediate_size);
+        let kv = self.kv_heads * self.head_dim();
+        let of = |width: usize| f32_bytes(positions * width);
+        let weights = 2 * d * d + 2 * d * kv + 3 * d * ff + 2 * d;
+        let layer = PartMemory {
+            parameters: f32_bytes(weights),
+            largest: f32_bytes(d * d.max(ff)),
+            kept: of(6 * d + 2 * kv + 3 * ff + self.heads),
+            forward: of(d),
+            // Gradients of the output, of the gate's factors and of the last matrix.
+            backward: of(d + 2 * ff) + f32_bytes(d * ff),
+        };
+        match checkpointing {
+            true => layer.checkpointed(of(d), of(d)),
+            false => layer,
+        }
+    }
+
     fn matrix_weights(&self) -> u64 {
         let d = self.hidden_size as u64;
         let kv = (self.kv_heads * self.head_dim()) as u64;
         let per_layer =
             2 * d * d + 2 * d * kv + SwiGlu::weights(self.hidden_size, self.intermediate_size);
         per_layer * self.layers as u64
+    }
+}
+
+impl TrainingMemory for TransformerConfig {
+    /// The layers and the final norm.
+    fn training_memory(&self, positions: usize, checkpointing: bool) -> Vec<PartMemory> {
+        let mut parts = vec![self.layer_memory(positions, checkpointing); self.layers];
+        parts.push(norm_memory(positions, self.hidden_size));
+        parts
+    }
+}
+
+/// What training holds of an RMSNorm, whose input alone it keeps.
+pub fn norm_memory(positions: usize, d: usize) -> PartMemory {
+    PartMemory {
+        parameters: f32_bytes(d),
+        largest: f32_bytes(d),
+        kept: f32_bytes(positions * d),
+        forward: f32_bytes(positions * d),
+        backward: f32_bytes(2 * positions * d),
     }
 }
 
@@ -144,16 +192,17 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Hidden states of a whole sequence.
+    /// Hidden states of a whole sequence; each layer is [`checkpoint`]ed where that is asked for.
     ///
     /// # Shapes
     /// - x: `[batch, positions, d]`
     /// - output: `[batch, positions, d]`, position i sees positions 0..=i
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let rope = self.rope(0..x.dims()[1], &x.device());
-        let hidden = self.layers.iter().fold(x, |x, layer| {
+        let rope = self.rope(0..x.dims()[1], &x.device().without_autodiff());
+        let layer = move |layer: &Block, [x]: [Tensor<3>; 1]| {
             layer.forward(x, |attention, x| attention.forward(x, &rope))
-        });
+        };
+        let hidden = (self.layers.iter()).fold(x, |x, block| checkpoint(block, [x], layer.clone()));
         rms_norm(&self.norm, hidden)
     }
 

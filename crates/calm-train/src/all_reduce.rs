@@ -55,7 +55,10 @@ struct Summed<'a, R> {
 
 impl<R: AllReduce> ModuleVisitor for Summed<'_, R> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let parts = self.of_devices.iter_mut().map(|of| of.remove::<D>(param.id));
+        let parts = self
+            .of_devices
+            .iter_mut()
+            .map(|of| of.remove::<D>(param.id));
         // Parameters without gradients have them on no device.
         if let Some(parts) = parts.collect() {
             self.sum.register(param.id, self.by.sum::<D>(parts));
@@ -93,7 +96,11 @@ mod tests {
             let loss = model.0.forward(input).powf_scalar(2.0).sum();
             GradientsParams::from_grads(loss.backward(), &model)
         };
-        let found = sum(&model, (1..4).map(|i| gradients(i as f32)).collect(), &Plain);
+        let found = sum(
+            &model,
+            (1..4).map(|i| gradients(i as f32)).collect(),
+            &Plain,
+        );
         let mut accumulator = GradientsAccumulator::new();
         for i in 1..4 {
             accumulator.accumulate(&model, gradients(i as f32));

@@ -22,6 +22,10 @@ pub struct Experiment {
     pub seed: u64,
     /// How matrix products round in training; scores and texts are made in f32.
     pub precision: Precision,
+    /// Whether a training step keeps of every block its inputs alone and computes the block again in
+    /// the backward pass ([`calm_kernels::checkpoint()`]): less memory, more time, the same gradients.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// A run, or a checkpoint of an autoencoder stage, whose autoencoder is taken instead of training
     /// one; empty trains one. It must have been trained on the same text, split and tokenizer.
     pub autoencoder_from: String,

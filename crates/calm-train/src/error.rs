@@ -45,6 +45,23 @@ pub enum Error {
         /// The device's string.
         device: String,
     },
+    /// An all-reduce where there is none.
+    #[error(
+        "--all-reduce: {device} has none, only CUDA devices do; leave it out, and the first sums"
+    )]
+    NoAllReduce {
+        /// The device's string.
+        device: String,
+    },
+    /// Gradient checkpointing where there is none.
+    #[error(
+        "gradient_checkpointing = true: {device} is not of this machine, where it is not to be had; \
+         use gradient_checkpointing=false, and fewer batch_windows with more accumulate"
+    )]
+    CheckpointingNotOnDevice {
+        /// The device's string.
+        device: String,
+    },
     /// Fewer parts of a step than devices.
     #[error(
         "{devices} devices and {parts} part(s) of a step in {stage}: every device takes whole parts; \

@@ -12,13 +12,14 @@
 //! let device = calm_lm::NamedDevice::open("flex")?;
 //! let options = Options {
 //!     out: "runs/debug".into(), stages: Stages::All, device: &device,
-//!     others: &[], device_timeout: calm_train::DEVICE_TIMEOUT,
+//!     others: &[], device_timeout: calm_train::DEVICE_TIMEOUT, all_reduce: false,
 //!     cache: &CacheDir::default_location()?, interrupt: &AtomicBool::new(false),
 //! };
 //! train(experiment, Default::default(), &options, &mut |event| println!("{event:?}"))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod all_reduce;
 mod config;
 pub mod data;
 mod error;
@@ -28,6 +29,7 @@ mod found;
 mod initial;
 mod lock;
 mod machine;
+mod memory;
 mod optimizer;
 mod parallel;
 pub mod preset;
@@ -47,6 +49,7 @@ pub use config::{
 pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
+pub use memory::{StageMemory, stage_config};
 pub use optimizer::{adamw, clip_by_global_norm};
 pub use run::{DEVICE_TIMEOUT, Options, RunEnd, resume, train};
 pub use state::{Newest, TrainState, baseline_checkpoint, language_model_checkpoint};

@@ -1,9 +1,9 @@
 //! Data-parallel steps: the parts of a step on several devices, and what is read back from them.
 //!
 //! A step is `accumulate` parts, each with draws of its own, whose gradients are summed. Part i is
-//! computed on device i modulo their number, by a copy of the model; gradients move to the first device,
-//! which has model, optimizer and evaluation. So a step is the same whatever it is computed on, up to
-//! rounding.
+//! computed on device i modulo their number, by a copy of the model. Each device sums the gradients of its
+//! parts, and the sums move to the first, which has model, optimizer and evaluation. So a step is the same
+//! whatever it is computed on, up to rounding.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use std::time::Duration;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use calm_kernels::{MatmulPrecision, with_matmul_precision};
+use calm_kernels::{MatmulPrecision, with_gradient_checkpointing, with_matmul_precision};
 use calm_lm::NamedDevice;
 use calm_nn::{HostDraws, chunk_tensor};
 use calm_records::Stage;
 
+use crate::all_reduce::{self, Collective};
 use crate::config::{Experiment, Stages};
 use crate::step_loop::{StageTask, StepLoss};
 use crate::{Error, Result};
@@ -65,6 +66,8 @@ pub(crate) struct Devices<'a> {
     others: &'a [NamedDevice],
     /// What a remote one has for a step.
     timeout: Duration,
+    /// Whether gradients are summed by all devices at once.
+    all_reduce: bool,
 }
 
 impl<'a> Devices<'a> {
@@ -72,11 +75,13 @@ impl<'a> Devices<'a> {
         first: &'a NamedDevice,
         others: &'a [NamedDevice],
         timeout: Duration,
+        all_reduce: bool,
     ) -> Self {
         Self {
             first,
             others,
             timeout,
+            all_reduce,
         }
     }
 
@@ -137,6 +142,35 @@ impl<'a> Devices<'a> {
         })
     }
 
+    /// The sum of the devices' gradients on the first, to which the others send theirs.
+    fn gather<M: Module + 'static>(
+        self,
+        model: &M,
+        of_devices: Vec<GradientsParams>,
+        first: &Device,
+        replicas: &[M],
+    ) -> Result<GradientsParams> {
+        let mut all = GradientsAccumulator::new();
+        for (at, gradients) in of_devices.into_iter().enumerate() {
+            let gradients = match at {
+                0 => gradients,
+                at => {
+                    let (first, replica) = (first.clone(), replicas[at - 1].clone());
+                    let moved =
+                        self.in_time([0, at], move || gradients.to_device(&first, &replica));
+                    moved.map_err(|detail| self.lost(at, detail))?
+                }
+            };
+            all.accumulate(model, gradients);
+        }
+        Ok(all.grads())
+    }
+
+    fn collective(self) -> Collective {
+        let devices = self.all().map(|named| named.device.clone()).collect();
+        Collective { devices }
+    }
+
     /// Whether the first device answers: before what can't fail is asked of it.
     pub(crate) fn check_first(self) -> Result<()> {
         match self.first.is_remote() {
@@ -146,6 +180,21 @@ impl<'a> Devices<'a> {
             }
             false => Ok(()),
         }
+    }
+}
+
+/// How a part is computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Method {
+    pub precision: MatmulPrecision,
+    pub checkpointing: bool,
+}
+
+impl Method {
+    fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        with_matmul_precision(self.precision, || {
+            with_gradient_checkpointing(self.checkpointing, work)
+        })
     }
 }
 
@@ -165,7 +214,7 @@ pub(crate) fn gradients<T: StageTask>(
     model: &T::Model,
     parts: &[Part],
     devices: Devices<'_>,
-    precision: MatmulPrecision,
+    method: Method,
     k: usize,
 ) -> Result<Summed> {
     let autodiff: Vec<Device> = devices
@@ -180,7 +229,11 @@ pub(crate) fn gradients<T: StageTask>(
         replicas.push(replica.map_err(|detail| devices.lost(at, detail))?);
     }
     let mut losses = Vec::with_capacity(parts.len());
-    let mut of_parts = Vec::with_capacity(parts.len());
+    // Each device sums its own parts as they come: it has one set of gradients, and one more while a part
+    // is computed, whatever their number.
+    let mut sums: Vec<_> = (0..devices.len())
+        .map(|_| GradientsAccumulator::<T::Model>::new())
+        .collect();
     for (i, part) in parts.iter().enumerate() {
         let at = i % devices.len();
         let (device, of_part) = match at {
@@ -189,34 +242,28 @@ pub(crate) fn gradients<T: StageTask>(
         };
         let tokens = chunk_tensor(&part.tokens, part.windows, k, device);
         let mut draws = HostDraws::new(part.draws);
-        of_parts.push(with_matmul_precision(precision, || {
+        let gradients = method.run(|| {
             let loss = task.loss(of_part, tokens, &mut draws);
             // The accumulator sums; the step is to follow the mean.
             let gradients = (loss.total.clone() / parts.len() as f64).backward();
             losses.push((at, loss));
             GradientsParams::from_grads(gradients, of_part)
-        }));
+        });
+        sums[at].accumulate(of_part, gradients);
     }
     // All parts are under way before the first is waited for. The losses come first: one that can't be
     // read names its device.
     let totals = losses.iter().map(|(at, loss)| (*at, &loss.total));
     let loss = mean(devices, totals)?;
-    let mut accumulator = GradientsAccumulator::new();
-    for (i, gradients) in of_parts.into_iter().enumerate() {
-        let gradients = match i % devices.len() {
-            0 => gradients,
-            at => {
-                let (first, replica) = (autodiff[0].clone(), replicas[at - 1].clone());
-                let moved = devices.in_time([0, at], move || gradients.to_device(&first, &replica));
-                moved.map_err(|detail| devices.lost(at, detail))?
-            }
-        };
-        accumulator.accumulate(model, gradients);
-    }
+    let sums = sums.into_iter().map(|mut sum| sum.grads()).collect();
+    let gradients = match devices.all_reduce {
+        true => all_reduce::sum(model, sums, &devices.collective()),
+        false => devices.gather(model, sums, &autodiff[0], &replicas)?,
+    };
     Ok(Summed {
         losses,
         loss,
-        gradients: accumulator.grads(),
+        gradients,
     })
 }
 

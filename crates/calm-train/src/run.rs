@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use calm_data::{CacheDir, Tokenizer, unigram};
+use calm_kernels::can_checkpoint;
 use calm_lm::NamedDevice;
 use calm_records::{JsonlWriter, RunDir, RunInfo, Stage, write_atomic};
 use calm_report::write_report;
@@ -40,6 +41,9 @@ pub struct Options<'a> {
     pub others: &'a [NamedDevice],
     /// How long a remote device may take for a step.
     pub device_timeout: Duration,
+    /// Whether gradients are summed by all devices at once instead of on the first: CUDA devices alone can,
+    /// in Burn 0.22.1.
+    pub all_reduce: bool,
     /// Where corpora and token streams are kept.
     pub cache: &'a CacheDir,
     /// Set to true to finish the step, save and stop.
@@ -192,6 +196,23 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
             });
         }
     }
+    if options.all_reduce {
+        let mut all = std::iter::once(options.device).chain(options.others);
+        if let Some(other) = all.find(|named| !named.name.starts_with("cuda")) {
+            return Err(Error::NoAllReduce {
+                device: other.name.clone(),
+            });
+        }
+    }
+    if experiment.gradient_checkpointing {
+        for named in std::iter::once(options.device).chain(options.others) {
+            if !can_checkpoint(&named.device) {
+                return Err(Error::CheckpointingNotOnDevice {
+                    device: named.name.clone(),
+                });
+            }
+        }
+    }
     Ok(())
 }
 
@@ -311,7 +332,12 @@ fn go_on(prepared: &Prepared, options: &Options<'_>, observe: Observer<'_>) -> R
         text,
         unigram: &counts,
         device,
-        devices: Devices::new(options.device, options.others, options.device_timeout),
+        devices: Devices::new(
+            options.device,
+            options.others,
+            options.device_timeout,
+            options.all_reduce,
+        ),
         // Of several devices together nobody measured it.
         peak_flops: match options.others {
             [] => machine::matmul_peak(device, precision),

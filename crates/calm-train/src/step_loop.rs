@@ -15,7 +15,7 @@ use calm_records::{EvalPoint, EventWriter, JsonlWriter, MetricRow, RunDir, Stage
 use crate::config::{Experiment, StageConfig};
 use crate::event::{Event, Observer};
 use crate::optimizer::{adamw, clip_to, norm_of};
-use crate::parallel::{self, Devices, Part, Summed, mean};
+use crate::parallel::{self, Devices, Method, Part, Summed, mean};
 use crate::state::{OPTIM, STATE, TrainState, publish};
 use crate::text::Text;
 use crate::{Error, Result, data, machine};
@@ -134,7 +134,10 @@ pub(crate) fn run_stage<T: StageTask>(
     let experiment = run.experiment;
     let mut model = model.train();
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
-    let precision = experiment.precision.of_products();
+    let method = Method {
+        precision: experiment.precision.of_products(),
+        checkpointing: experiment.gradient_checkpointing,
+    };
     let stage_seed = mix(experiment.seed, stage as u64 + 1);
 
     let mut optimizer = adamw(&experiment.optim, &model);
@@ -176,7 +179,7 @@ pub(crate) fn run_stage<T: StageTask>(
             losses,
             loss,
             mut gradients,
-        } = parallel::gradients(task, &model, &parts, run.devices, precision, k)?;
+        } = parallel::gradients(task, &model, &parts, run.devices, method, k)?;
         let norm = norm_of(&model, &gradients);
         let grad_norm = norm.map_or(Ok(0.0), |norm| run.devices.read(0, norm))?;
         clip_to(

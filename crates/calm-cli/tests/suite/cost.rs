@@ -92,3 +92,71 @@ fn a_preset_is_counted_as_it_would_be_trained() {
         .unwrap();
     assert!(failure(&unknown).contains("calm-m"));
 }
+
+/// More memory holds more windows, gradient checkpointing more still; each row is what its windows take.
+#[test]
+fn the_largest_micro_batch_is_what_the_device_holds() {
+    let place = Place::new();
+    let memory = |device: &str| -> Vec<Value> {
+        let more = ["--preset", "nano", "--device-memory", device];
+        let rows = rows(&place, &more);
+        let of = |row: &Value| row["memory"].as_array().unwrap().clone();
+        rows.iter().flat_map(of).collect()
+    };
+    let (small, large) = (memory("512MiB"), memory("2GiB"));
+    let stages: Vec<_> = small.iter().map(|row| row["stage"].clone()).collect();
+    assert_eq!(
+        stages,
+        [
+            "autoencoder",
+            "autoencoder",
+            "lm",
+            "lm",
+            "baseline",
+            "baseline"
+        ]
+    );
+    let windows = |row: &Value| row["largest_batch_windows"].as_u64().unwrap();
+    for (small, large) in small.iter().zip(&large) {
+        assert!(windows(large) > 3 * windows(small), "{small}, {large}");
+        assert_eq!(
+            small["total"], large["total"],
+            "of the preset's own windows"
+        );
+    }
+    for of_stage in small.chunks(2) {
+        assert!(
+            windows(&of_stage[1]) > windows(&of_stage[0]),
+            "{of_stage:?}"
+        );
+    }
+    // One window more than the most does not fit, and the most does.
+    let most = windows(&small[2]);
+    for (windows, fits) in [(most, true), (most + 1, false)] {
+        let set = format!("lm.batch_windows={windows}");
+        let row = &rows(&place, &["--preset", "nano", "--set", &set])[0]["memory"][1 + 1];
+        assert_eq!(row["stage"], "lm");
+        assert_eq!(
+            row["resident"].as_u64().unwrap() <= 512 << 20,
+            fits,
+            "{row}"
+        );
+    }
+    assert_eq!(windows(&memory("100MiB")[0]), 0);
+}
+
+#[test]
+fn a_size_of_memory_that_is_none_is_refused() {
+    let place = Place::new();
+    let args = ["cost", "--preset", "nano", "--device-memory", "much"];
+    // The parser of arguments says so, with status 2.
+    let said = |args: &[&str]| {
+        let output = place.calm(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let of_much = said(&args);
+    assert!(of_much.contains("give a size such as 24GiB"), "{of_much}");
+    let alone = said(&["cost", "--device-memory", "24GiB"]);
+    assert!(alone.contains("--preset"), "{alone}");
+}

@@ -43,6 +43,7 @@ impl Place {
                 device: &device,
                 others: &[],
                 device_timeout: calm_train::DEVICE_TIMEOUT,
+                all_reduce: false,
                 cache: &self.cache(),
                 interrupt: &interrupt,
             };

@@ -4,6 +4,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod checkpoint;
 mod cross_entropy;
 mod cross_entropy_formula;
 mod empty;

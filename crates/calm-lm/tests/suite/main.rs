@@ -1,6 +1,7 @@
 //! Tests of the composed model.
 
 mod checkpoint;
+mod checkpointing;
 mod config;
 mod generate;
 mod local;

@@ -1,6 +1,7 @@
 //! Tests of whole runs, on a made-up text and a model that trains in seconds.
 
 mod baseline;
+mod checkpointing;
 mod data;
 mod failures;
 mod golden_losses;
@@ -27,6 +28,7 @@ pub(crate) struct Place {
     pub(crate) experiment: Experiment,
     /// Devices beside the first.
     pub(crate) others: Vec<NamedDevice>,
+    pub(crate) all_reduce: bool,
 }
 
 impl Place {
@@ -70,6 +72,7 @@ impl Place {
             directory,
             experiment,
             others: Vec::new(),
+            all_reduce: false,
         }
     }
 
@@ -138,6 +141,7 @@ impl Place {
             device: &device,
             others: &self.others,
             device_timeout: std::time::Duration::from_secs(60),
+            all_reduce: self.all_reduce,
             cache: &cache,
             interrupt: &interrupt,
         };
