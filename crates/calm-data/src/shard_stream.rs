@@ -14,15 +14,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::corpus::{Shard, ShardPlace, Shards};
 use crate::error::{Error, Result};
 use crate::permutation::{Permutation, below, key};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{BATCH_BYTES, BATCH_TEXTS, Tokenizer};
 use crate::windows::{BlockStart, Cursor, PURPOSE_OFFSET, PURPOSE_ORDER};
 
 /// The order of an epoch's blocks: purposes from here on.
 const PURPOSE_BLOCKS: u64 = 16;
-
-/// Text encoded in one go.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCH_TEXTS: usize = 1 << 10;
 
 /// How a corpus is streamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,14 +15,10 @@ use crate::error::{Error, Result};
 use crate::files::{hash_into, hex};
 use crate::split::{Part, Split};
 use crate::store_header::{FORMAT_VERSION, HEADER_BYTES, Header};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{BATCH_BYTES, BATCH_TEXTS, Tokenizer};
 
 #[cfg(target_endian = "big")]
 compile_error!("token caches hold little-endian ids and are viewed in place");
-
-/// Text encoded in one go: enough to keep all cores busy, little enough to be no burden.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCH_TEXTS: usize = 1 << 10;
 
 /// Progress of building a token cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,6 +34,11 @@ const LONGEST_WORD: usize = 32;
 /// The 256 bytes and end-of-text.
 const SMALLEST_VOCABULARY: usize = 257;
 
+/// Texts that are worth [encoding](Tokenizer::encode_batch) in one go: enough to keep all cores busy,
+/// little enough to be no burden.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+pub(crate) const BATCH_TEXTS: usize = 1 << 10;
+
 /// Text to token ids and back, with one end-of-text token.
 ///
 /// Text never becomes a special token: a text that spells out `<|endoftext|>` is encoded as those
