@@ -38,7 +38,7 @@ fn values_and_gradients_are_those_of_the_whole_part() {
     };
     let data = [numbers([9, 12], 5), numbers([9, 12], 6)];
     let computed = |on| {
-        let inputs = data.each_ref().map(|data| leaf::<2>(data));
+        let inputs = data.each_ref().map(leaf::<2>);
         let twice = with_gradient_checkpointing(on, || {
             let run = |inputs| checkpoint(&part, inputs, Part::forward);
             // Parameters and an input that two parts share.
