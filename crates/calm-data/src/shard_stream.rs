@@ -6,6 +6,8 @@
 //! read and encoded on threads of its own while the one before it is used, so memory holds two.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -53,8 +55,8 @@ impl Shards {
     /// configuration and seed give the same windows. Waits for the first block.
     ///
     /// # Errors
-    /// [`Error::WindowNotMultiple`], [`Error::FewShards`], [`Error::CursorOutOfRange`] for a cursor of
-    /// other files, and all errors of reading and encoding.
+    /// [`Error::WindowNotMultiple`], [`Error::FewShards`], [`Error::CursorOutOfRange`] for a cursor that
+    /// these files have no block for, and all errors of reading and encoding.
     pub fn stream(
         self,
         tokenizer: &Tokenizer,
@@ -76,7 +78,14 @@ impl Shards {
                 readers: rank.of.max(rank.index + 1),
             });
         }
-        let reader = Reader::new(self, tokenizer.clone(), config, cursor)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let reader = Reader::new(
+            self,
+            tokenizer.clone(),
+            config,
+            cursor,
+            Arc::clone(&stopped),
+        )?;
         // It hands a block over and begins the next.
         let (to, blocks) = sync_channel(0);
         let reader = thread::Builder::new()
@@ -94,12 +103,22 @@ impl Shards {
             bad_lines: 0,
             blocks: Some(blocks),
             reader: Some(reader),
+            stopped,
         };
         stream.next_block()?;
-        // A block that is entered inside goes on there; one that was used up is passed over.
-        if cursor.block.is_some() {
-            stream.cursor.position = cursor.position;
+        let windows = match cursor.block {
+            // A block that was used up is passed over by the next window.
+            Some(_) if stream.cursor.block == cursor.block => stream.windows(),
+            _ => 0,
+        };
+        if cursor.position > windows || stream.cursor.epoch != cursor.epoch {
+            return Err(Error::CursorOutOfRange {
+                epoch: cursor.epoch,
+                position: cursor.position,
+                windows,
+            });
         }
+        stream.cursor.position = cursor.position;
         Ok(stream)
     }
 }
@@ -124,6 +143,8 @@ pub struct ShardStream {
     bad_lines: u64,
     blocks: Option<Receiver<Result<Block>>>,
     reader: Option<JoinHandle<()>>,
+    /// Tells the reader that nobody wants more.
+    stopped: Arc<AtomicBool>,
 }
 
 impl ShardStream {
@@ -132,8 +153,7 @@ impl ShardStream {
     /// # Errors
     /// Those of reading and encoding; after one only [`Error::StreamEnded`].
     pub fn next_window(&mut self) -> Result<&[u32]> {
-        let windows = (self.block.tokens.len() / self.window) as u64;
-        if self.cursor.position >= windows {
+        if self.cursor.position >= self.windows() {
             self.next_block()?;
         }
         let start = self.order.get(self.cursor.position) as usize * self.window;
@@ -153,8 +173,15 @@ impl ShardStream {
         Ok(rows)
     }
 
-    /// Where the stream stands: [`Shards::stream`] with it gives exactly the windows that follow here,
-    /// and reads neither the files before nor, of JSON Lines, the documents before.
+    /// Windows of the present block.
+    fn windows(&self) -> u64 {
+        (self.block.tokens.len() / self.window) as u64
+    }
+
+    /// Where the stream stands: [`Shards::stream`] with it gives exactly the windows that follow here. Of
+    /// what lies before, nothing is encoded again, other files are not opened, and of its own file JSON
+    /// Lines and the row groups of Parquet are not read; compressed JSON Lines are decompressed, and other
+    /// kinds are read.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
@@ -177,10 +204,8 @@ impl ShardStream {
         self.bad_lines += self.block.bad_lines;
         let number = self.block.start.map_or(0, |start| start.number);
         let seed = self.cursor.seed;
-        self.order = Permutation::new(
-            (self.block.tokens.len() / self.window) as u64,
-            key(seed, self.block.epoch, PURPOSE_BLOCKS + number),
-        );
+        let order = key(seed, self.block.epoch, PURPOSE_BLOCKS + number);
+        self.order = Permutation::new(self.windows(), order);
         self.cursor = Cursor {
             seed,
             epoch: self.block.epoch,
@@ -193,6 +218,7 @@ impl ShardStream {
 
 impl Drop for ShardStream {
     fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
         self.blocks = None;
         // What it ended with has no one to be told.
         _ = self.reader.take().map(JoinHandle::join);
@@ -214,7 +240,14 @@ struct Reader {
     at: u64,
     shard: Option<Shard>,
     encoded: VecDeque<Encoded>,
+    /// Tokens that the epoch began with and left out.
+    offset: u64,
+    /// Whether the epoch has no more.
+    is_over: bool,
+    /// Bad lines since the last block, and those of the open file.
     bad_lines: u64,
+    of_shard: u64,
+    stopped: Arc<AtomicBool>,
 }
 
 /// Tokens of a stretch.
@@ -232,6 +265,7 @@ impl Reader {
         tokenizer: Tokenizer,
         config: StreamConfig,
         cursor: Cursor,
+        stopped: Arc<AtomicBool>,
     ) -> Result<Self> {
         let Cursor {
             seed, epoch, block, ..
@@ -254,11 +288,15 @@ impl Reader {
             at: 0,
             shard: None,
             encoded: VecDeque::new(),
+            offset: 0,
+            is_over: false,
             bad_lines: 0,
+            of_shard: 0,
+            stopped,
         };
         match block {
             Some(start) => reader.enter(start)?,
-            None => reader.begin_epoch(epoch)?,
+            None => reader.begin_epoch(epoch, reader.offset_of(epoch))?,
         }
         Ok(reader)
     }
@@ -302,12 +340,18 @@ impl Reader {
         self.drop_tokens(start.tokens)
     }
 
-    fn begin_epoch(&mut self, epoch: u64) -> Result<()> {
+    /// Tokens that an epoch leaves out at its beginning, so that its windows begin elsewhere in their
+    /// documents.
+    fn offset_of(&self, epoch: u64) -> u64 {
+        let starts = self.config.window as u64;
+        below(key(self.seed, epoch, PURPOSE_OFFSET), starts)
+    }
+
+    fn begin_epoch(&mut self, epoch: u64, offset: u64) -> Result<()> {
         (self.epoch, self.at, self.number) = (epoch, 0, 0);
         (self.shard, self.encoded) = (None, VecDeque::new());
-        // So that the windows of an epoch begin elsewhere in their documents.
-        let starts = self.config.window as u64;
-        self.drop_tokens(below(key(self.seed, epoch, PURPOSE_OFFSET), starts))
+        (self.is_over, self.offset) = (false, offset);
+        self.drop_tokens(offset)
     }
 
     fn drop_tokens(&mut self, mut count: u64) -> Result<()> {
@@ -334,6 +378,9 @@ impl Reader {
 
     /// The next block; that of the next epoch where this one has no more.
     fn next_block(&mut self) -> Result<Block> {
+        if self.is_over {
+            self.begin_epoch(self.epoch + 1, self.offset_of(self.epoch + 1))?;
+        }
         let window = self.config.window;
         let whole = (self.config.buffer_tokens / window).max(1) * window;
         let mut tokens = Vec::with_capacity(whole);
@@ -353,36 +400,38 @@ impl Reader {
             front.used += taken;
             self.pass();
         }
-        let is_last = tokens.len() < whole;
-        let (epoch, found) = (self.epoch, tokens.len());
+        self.is_over = tokens.len() < whole;
+        let found = tokens.len();
         tokens.truncate(found - found % window);
-        let bad_lines = std::mem::take(&mut self.bad_lines);
-        if is_last {
-            if tokens.is_empty() && self.number == 0 {
-                return Err(Error::TooFewTokens {
-                    tokens: found,
-                    window,
-                });
+        match tokens.is_empty() {
+            // Of barely one window nothing may be left out.
+            true if self.number == 0 && self.offset > 0 => {
+                self.begin_epoch(self.epoch, 0)?;
+                self.next_block()
             }
-            self.begin_epoch(epoch + 1)?;
-        } else {
-            self.number += 1;
+            true if self.number == 0 => Err(Error::TooFewTokens {
+                tokens: found,
+                window,
+            }),
+            true => self.next_block(),
+            false => {
+                self.number += 1;
+                Ok(Block {
+                    epoch: self.epoch,
+                    start,
+                    tokens,
+                    bad_lines: std::mem::take(&mut self.bad_lines),
+                })
+            }
         }
-        if tokens.is_empty() {
-            self.bad_lines += bad_lines;
-            return self.next_block();
-        }
-        Ok(Block {
-            epoch,
-            start,
-            tokens,
-            bad_lines,
-        })
     }
 
     /// Encodes the next batch where no token is left; whether there is one.
     fn fill(&mut self) -> Result<bool> {
         while self.encoded.is_empty() {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Error::StreamEnded);
+            }
             let (mut texts, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
             while bytes < BATCH_BYTES && texts.len() < BATCH_TEXTS && self.at < self.count() {
                 let shard = match &mut self.shard {
@@ -392,15 +441,17 @@ impl Reader {
                         self.shard.insert(opened)
                     }
                 };
-                match shard.next_training()? {
+                let next = shard.next_training()?;
+                let seen = shard.bad_lines();
+                self.bad_lines += seen - std::mem::replace(&mut self.of_shard, seen);
+                match next {
                     Some((place, stretch)) => {
                         bytes += stretch.text.len();
                         places.push((self.at, place, stretch.ends));
                         texts.push(stretch.text);
                     }
                     None => {
-                        self.bad_lines += shard.bad_lines();
-                        self.shard = None;
+                        (self.shard, self.of_shard) = (None, 0);
                         self.at += 1;
                     }
                 }

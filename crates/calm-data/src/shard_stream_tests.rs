@@ -62,6 +62,14 @@ fn directory() -> TempDir {
         encoder.finish().unwrap();
     }
     write("d.jsonl.zst", &zstd);
+    #[cfg(feature = "parquet")]
+    {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parquet");
+        write(
+            "e.parquet",
+            &fs::read(format!("{fixtures}/zstd_v2.parquet")).unwrap(),
+        );
+    }
     directory
 }
 
@@ -215,19 +223,13 @@ fn readers_share_the_files_of_an_epoch() {
     // All but what is cut at the beginnings and ends of the three.
     let all = windows_of_epoch(&directory, 2, 0, Rank::ONLY);
     assert!((all.len() - 6..=all.len()).contains(&shared.len()));
-    let too_many = Rank { index: 0, of: 5 };
+    let too_many = Rank { index: 0, of: 9 };
     let config = StreamConfig {
         rank: too_many,
         ..config(1)
     };
     let error = shards_of(&directory).stream(&TOKENIZER, config, Cursor::new(2));
-    assert!(matches!(
-        error,
-        Err(Error::FewShards {
-            shards: 4,
-            readers: 5
-        })
-    ));
+    assert!(matches!(error, Err(Error::FewShards { readers: 9, .. })));
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn bad_sizes_and_foreign_cursors_are_errors() {
     assert!(matches!(error, Err(Error::WindowNotMultiple { .. })));
     let start = BlockStart {
         number: 3,
-        shard: 4,
+        shard: 99,
         items: 0,
         bytes: 0,
         stretches: 0,
@@ -303,4 +305,100 @@ fn a_file_that_is_gone_or_damaged_ends_the_stream_with_its_name() {
         Err(Error::BadLine { line: 76, .. })
     ));
     assert_eq!(read(BadLinePolicy::Skip).unwrap(), 1);
+}
+
+/// Text of one to two windows, of which an epoch may leave out too much.
+#[test]
+fn barely_a_window_is_enough_in_every_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "many words for a window ".repeat(40);
+    let mut length = text.len();
+    let tokens = |length: usize| TOKENIZER.encode(&text[..length]).unwrap().len();
+    while tokens(length) >= WINDOW * 3 / 2 {
+        length -= 1;
+    }
+    fs::write(directory.path().join("a.txt"), &text[..length]).unwrap();
+    let corpus = Corpus::parse(&[directory.path().to_str().unwrap().to_owned()]).unwrap();
+    let cache = CacheDir::at("/nonexistent");
+    let all = Split::new(0.0, 0.0, 2000);
+    let shards = corpus.shards(&cache, &all, BadLinePolicy::Fatal).unwrap();
+    let mut stream = shards
+        .stream(&TOKENIZER, config(1), Cursor::new(3))
+        .unwrap();
+    for epoch in 0..30 {
+        assert_eq!(stream.next_window().unwrap().len(), WINDOW);
+        assert_eq!(stream.cursor().epoch, epoch);
+    }
+}
+
+/// Training ends inside a file and inside an epoch.
+#[test]
+fn bad_lines_are_counted_as_they_are_passed() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines: String = (0..400).map(|i| format!("{}no JSON\n", line(i))).collect();
+    fs::write(directory.path().join("a.jsonl"), &lines).unwrap();
+    let corpus = Corpus::parse(&[directory.path().to_str().unwrap().to_owned()]).unwrap();
+    let cache = CacheDir::at("/nonexistent");
+    let shards = corpus
+        .shards(&cache, &split(), BadLinePolicy::Skip)
+        .unwrap();
+    let mut stream = shards
+        .stream(&TOKENIZER, config(1), Cursor::new(3))
+        .unwrap();
+    stream.next_window().unwrap();
+    assert!(stream.bad_lines() > 0);
+    while stream.cursor().epoch == 0 {
+        stream.next_window().unwrap();
+    }
+    // Blocks of the next epoch may be counted already, no more than one.
+    assert!(
+        (400..=800).contains(&stream.bad_lines()),
+        "{}",
+        stream.bad_lines()
+    );
+}
+
+#[test]
+fn a_stream_that_is_dropped_ends_its_reader_soon() {
+    let directory = directory();
+    let stream = open(&directory, 100 * WINDOW, Cursor::new(5)).unwrap();
+    let stopped = Arc::clone(&stream.stopped);
+    drop(stream);
+    assert!(stopped.load(Ordering::Relaxed));
+    // The reader's clone is gone with it.
+    assert_eq!(Arc::strong_count(&stopped), 1);
+}
+
+#[test]
+fn places_that_the_files_do_not_have_are_refused() {
+    let directory = directory();
+    let mut stream = open(&directory, 5 * WINDOW, Cursor::new(5)).unwrap();
+    stream.next_window().unwrap();
+    let right = stream.cursor();
+    let start = right.block.unwrap();
+    let beyond = BlockStart {
+        items: 1_000_000,
+        bytes: 1 << 40,
+        ..start
+    };
+    for cursor in [
+        Cursor {
+            position: 6,
+            ..right
+        },
+        Cursor {
+            block: Some(beyond),
+            ..right
+        },
+        Cursor {
+            position: 1,
+            ..Cursor::new(5)
+        },
+    ] {
+        let error = open(&directory, 5 * WINDOW, cursor).map(|_| ());
+        assert!(
+            matches!(error, Err(Error::CursorOutOfRange { .. })),
+            "{cursor:?}"
+        );
+    }
 }

@@ -22,8 +22,10 @@ const SPACE_RULE: &str = r"|\s+(?!\S)|\s+";
 pub(crate) const GPT_2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// Words that are kept, and bytes of the longest: some 20 MB at most. Frequent words come early.
+/// Words that are kept, their ids, and the bytes of the longest: about 40 MB at most. Frequent words come
+/// early.
 const MOST_WORDS: usize = 1 << 18;
+const MOST_IDS: usize = 1 << 20;
 const LONGEST: usize = 48;
 
 /// The ids of words that were met.
@@ -72,9 +74,10 @@ impl Words {
             _ => return None,
         };
         let rule = rule.strip_suffix(SPACE_RULE)?;
-        // A word that is looked at alone must be cut as it is in its text.
+        // A word that is looked at alone must be cut as it is in its text: nothing looks around, and
+        // nothing that was matched is held on to, which the two libraries write alike and read otherwise.
         let parsed = regex_automata::util::syntax::parse(rule).ok()?;
-        if !parsed.properties().look_set().is_empty() {
+        if !parsed.properties().look_set().is_empty() || is_possessive(rule) {
             return None;
         }
         Some(Self {
@@ -90,7 +93,8 @@ impl Words {
         mut encode: impl FnMut(&str) -> Result<Vec<u32>, E>,
     ) -> Result<Option<Vec<u32>>, E> {
         let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut new: HashMap<&str, Vec<u32>, ahash::RandomState> = HashMap::default();
+        // New words, each with the length of `ids` where it belongs.
+        let mut holes: Vec<(usize, &str)> = Vec::new();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut at = 0;
         while at < text.len() {
@@ -99,27 +103,38 @@ impl Words {
             };
             let word = &text[at..end];
             at = end;
-            if let Some(&(from, to)) = known.places.get(word) {
-                ids.extend_from_slice(&known.ids[from as usize..to as usize]);
-            } else if let Some(found) = new.get(word) {
-                ids.extend_from_slice(found);
-            } else {
-                let found = encode(word)?;
-                ids.extend_from_slice(&found);
-                if word.len() <= LONGEST {
-                    new.insert(word, found);
+            match known.places.get(word) {
+                Some(&(from, to)) => {
+                    ids.extend_from_slice(&known.ids[from as usize..to as usize]);
                 }
+                None => holes.push((ids.len(), word)),
             }
         }
-        let is_full = known.places.len() >= MOST_WORDS;
+        let is_full = known.is_full();
+        // Others go on while new words are encoded.
         drop(known);
-        if !new.is_empty() && !is_full {
+        if holes.is_empty() {
+            return Ok(Some(ids));
+        }
+        let mut new: HashMap<&str, Vec<u32>, ahash::RandomState> = HashMap::default();
+        let mut filled = Vec::with_capacity(ids.len() + 2 * holes.len());
+        let mut copied = 0;
+        for (at, word) in holes {
+            filled.extend_from_slice(&ids[copied..at]);
+            copied = at;
+            if !new.contains_key(word) {
+                new.insert(word, encode(word)?);
+            }
+            filled.extend_from_slice(&new[word]);
+        }
+        filled.extend_from_slice(&ids[copied..]);
+        if !is_full {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            for (word, found) in new {
-                known.insert(word, &found);
+            for (word, ids) in new {
+                known.insert(word, &ids);
             }
         }
-        Ok(Some(ids))
+        Ok(Some(filled))
     }
 
     /// Where the word that begins at `at` ends.
@@ -142,15 +157,35 @@ impl Words {
 }
 
 impl Known {
+    fn is_full(&self) -> bool {
+        self.places.len() >= MOST_WORDS || self.ids.len() >= MOST_IDS
+    }
+
     fn insert(&mut self, word: &str, ids: &[u32]) {
         // Another text may have brought it meanwhile.
-        if self.places.len() < MOST_WORDS && !self.places.contains_key(word) {
+        if word.len() <= LONGEST && !self.is_full() && !self.places.contains_key(word) {
             let from = self.ids.len() as u32;
             self.ids.extend_from_slice(ids);
             self.places
                 .insert(word.into(), (from, self.ids.len() as u32));
         }
     }
+}
+
+/// Whether a rule may have possessive repetitions: a `+` behind a repetition. Classes by their name end like
+/// one.
+fn is_possessive(rule: &str) -> bool {
+    let mut plain = String::new();
+    let mut rest = rule;
+    while let Some(at) = rest.find(r"\p{").or_else(|| rest.find(r"\P{")) {
+        plain.push_str(&rest[..at]);
+        plain.push('x');
+        rest = rest[at..].split_once('}').map_or("", |(_, rest)| rest);
+    }
+    plain.push_str(rest);
+    ["++", "*+", "?+", "}+"]
+        .iter()
+        .any(|end| plain.contains(end))
 }
 
 /// The rule of a step that cuts a text into words and drops nothing.
@@ -296,7 +331,13 @@ mod tests {
         let isolated = SplitDelimiterBehavior::Isolated;
         let known = |inner: &Inner| Words::of(inner).is_some();
         assert!(known(&by_rule(GPT_2)));
-        for rule in [r"\w+|\s+", r"\b\w+|\s+(?!\S)|\s+", r"a(?!b)|\s+(?!\S)|\s+"] {
+        for rule in [
+            r"\w+|\s+",
+            r"\b\w+|\s+(?!\S)|\s+",
+            r"a(?!b)|\s+(?!\S)|\s+",
+            r"\p{N}\p{L}|\p{N}{1,3}+|\s+(?!\S)|\s+",
+            r"\p{L}++|\s+(?!\S)|\s+",
+        ] {
             assert!(!known(&by_rule(rule)), "{rule}");
         }
         assert!(!known(&tokenizer(split(GPT_2, isolated, true))));
