@@ -48,7 +48,7 @@ const STEPS: [(&str, Step); 11] = [
     ("features", |c| {
         for what in [
             "calm-weights --features hub --test hub",
-            "calm-data --features parquet --lib corpus",
+            "calm-data --features parquet --lib",
         ] {
             let mut command = process::cargo(&c.root);
             command.args(["test", "--package"]).args(what.split(' '));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use calm_data::{BadLinePolicy, CacheDir, Corpus, Cursor, Rank, StreamConfig, Tokenizer};
+use calm_data::{BadLinePolicy, CacheDir, Corpus, Cursor, Part, Rank, StreamConfig, Tokenizer};
 use calm_nn::{RandomStream, mix};
 use calm_train::preset;
 use rayon::prelude::*;
@@ -108,14 +108,17 @@ fn run() -> Result<(), Box<dyn Error>> {
         "tokens", "seconds", "tokens/s", "memory MB"
     );
     let (mut rows, mut tokens, mut before) = (Vec::new(), 0, (0, 0.0));
+    let mut last = 0.0;
     loop {
         stream.next_window()?;
         let is_over = stream.cursor().epoch > 0;
         if !is_over {
             tokens += config.window as u64;
+            // What comes after the epoch's last window is of the next.
+            last = begun.elapsed().as_secs_f64();
         }
         if is_over || tokens - before.0 >= ROW_TOKENS {
-            let seconds = begun.elapsed().as_secs_f64();
+            let seconds = last;
             let row = Row {
                 tokens,
                 seconds,
@@ -140,10 +143,10 @@ fn run() -> Result<(), Box<dyn Error>> {
         "in all {:.0} tokens/s, {:.2} MB/s of files{}",
         tokens as f64 / before.1,
         files as f64 / 1e6 / before.1,
-        // Nine tenths of it are for training, and encoded.
         text.map_or(String::new(), |bytes| format!(
-            ", {:.2} MB/s of text",
-            bytes as f64 / 1e6 / before.1
+            ", {:.2} MB/s of text read, {:.2} encoded",
+            bytes as f64 / 1e6 / before.1,
+            split.share(Part::Train) * bytes as f64 / 1e6 / before.1
         ))
     );
     if let Some(path) = json {

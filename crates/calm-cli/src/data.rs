@@ -66,5 +66,11 @@ pub fn run(args: Args) -> Result<()> {
             store.documents()[part as usize],
         ));
     }
+    if experiment.data.stream.enabled {
+        lines.push_str(
+            "data.stream.enabled: these are the first tokens of each part, the rest is encoded in training; \
+             data.stream.enabled=false encodes all of it now\n",
+        );
+    }
     print(&format!("{lines}tokens: {}\n", store.path().display()))
 }

@@ -3,7 +3,7 @@
 use calm_eval::Replica;
 use calm_lm::{DEVICE_FORMS, NamedDevice};
 
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::output::tell;
 
 /// One device, or several.
@@ -14,7 +14,8 @@ pub struct DevicesArgs {
     pub device: String,
     /// Several devices, such as cuda:0,cuda:1 or remote:ws://HOST:PORT/0,...: each has the model and
     /// takes its share of the parts of a training step (`accumulate` of the stage), the windows of an
-    /// evaluation, or the prompts of a batch. The first also has what is not shared.
+    /// evaluation, or the prompts of a batch. The first also has what is not shared. Only training limits
+    /// the wait for a remote one.
     #[arg(
         long,
         value_delimiter = ',',
@@ -54,29 +55,4 @@ pub fn replicas<M>(
         })
     };
     devices.iter().map(replica).collect()
-}
-
-/// What `work(number, replica)` gives for every replica, each on a thread of its own where there are
-/// several.
-pub fn on_each<M: Send, R: Send>(
-    replicas: Vec<Replica<M>>,
-    work: impl Fn(usize, Replica<M>) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    if replicas.len() == 1 {
-        let alone = replicas.into_iter().map(|replica| work(0, replica));
-        return alone.collect();
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (replicas.into_iter().enumerate())
-            .map(|(i, replica)| {
-                let (name, work) = (replica.device.name.clone(), &work);
-                (name, scope.spawn(move || work(i, replica)))
-            })
-            .collect();
-        let results = threads.into_iter().map(|(name, thread)| {
-            let broke_off = |_| CliError::Usage(format!("device '{name}' is lost: it broke off"));
-            thread.join().map_err(broke_off)?
-        });
-        results.collect()
-    })
 }

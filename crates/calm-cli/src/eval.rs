@@ -105,6 +105,9 @@ struct Record {
     of_training_text: bool,
     /// How the corpus was split; none where all of it was scored.
     split: Option<Split>,
+    /// Of text that training streams, the tokens of the part that windows are spread over, its first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_tokens: Option<u64>,
     #[serde(flatten)]
     model: ModelRecord,
     window_tokens: usize,
@@ -175,6 +178,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     if !args.corpus.is_empty() {
         data.corpus.clone_from(&args.corpus);
+        data.stream = StreamSettings::default();
     }
     let cache = CacheDir::default_location()?;
     let mut progress = Progress::new();
@@ -263,6 +267,7 @@ pub fn run(args: Args) -> Result<()> {
         },
         of_training_text: checkpoint.text() == Some(&content),
         split: (!args.unseen).then_some(split),
+        first_tokens: data.stream.enabled.then_some(scored.len() as u64),
         model,
         window_tokens,
         windows: of,
@@ -353,7 +358,11 @@ fn table(record: &Record) -> String {
     let corpus = record.corpus.join(" ");
     let text = match &record.split {
         Some(split) => format!(
-            "the test part, {:.1} % of {corpus}, {}",
+            "{}the test part, {:.1} % of {corpus}, {}",
+            match record.first_tokens {
+                Some(tokens) => format!("the first {tokens} tokens of "),
+                None => String::new(),
+            },
             100.0 * split.test_fraction,
             match record.of_training_text {
                 true => "held out in training",

@@ -7,7 +7,7 @@ use calm_baseline::{
     Drafter, ModelDrafter, PromptLookup, SpeculativeGenerator, TokenGenerator, TokenSampler,
 };
 use calm_data::Tokenizer;
-use calm_eval::Replica;
+use calm_eval::{Replica, on_each};
 use calm_likelihood_free::{BatchSampler, ExactSampler, GrowingSampler, Otherwise, SamplerError};
 use calm_lm::{
     CalmModel, Checkpoint, CheckpointConfig, CheckpointOf, ChunkSampler, GenerateOptions,
@@ -17,7 +17,7 @@ use calm_nn::{Limits, NextToken, mix};
 
 use burn::tensor::Device;
 
-use crate::devices::{DevicesArgs, on_each, replicas};
+use crate::devices::{DevicesArgs, replicas};
 use crate::error::{CliError, Result};
 use crate::model::{AnyCheckpoint, ModelArgs, WeightsArgs, no_language_model};
 use crate::output::{print, tell};
@@ -224,7 +224,7 @@ fn calm(
     let (config, draw_tokens) = (checkpoint.config(), args.draw_tokens);
     let spent = if let [_, _, ..] = prompts {
         let parts = models.len();
-        let parts = on_each(models, |i, replica| {
+        let part = |i, replica| -> Result<_> {
             let seed = match i {
                 0 => args.seed,
                 i => mix(args.seed, i as u64),
@@ -233,8 +233,9 @@ fn calm(
             let mut generator = start(&replica, config, prompts, options(seed), draw_tokens)?;
             let texts = generator.finish();
             Ok((texts, generator.spent()))
-        })?;
-        let (texts, spent): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        };
+        let parts: Result<Vec<_>> = on_each(models, part, || ())?.into_iter().collect();
+        let (texts, spent): (Vec<_>, Vec<_>) = parts?.into_iter().unzip();
         print_all(&args.prompt, texts.concat(), tokenizer, clock)?;
         spent
             .into_iter()
@@ -320,13 +321,14 @@ fn token_by_token<M: NextToken + Send, C: CheckpointConfig>(
     }
     if prompts.len() > 1 {
         let parts = models.len();
-        let texts = on_each(models, |i, replica| {
+        let part = |i, replica| -> Result<_> {
             let rows = share(prompts, i, parts);
             let (first, prompts) = (rows.start, &prompts[rows]);
             let generator = start(&replica, sampler, limits, lead_in, prompts, seed)?;
             Ok(generator.as_rows_from(first, seed).run())
-        })?;
-        return print_all(&args.prompt, texts.concat(), tokenizer, clock);
+        };
+        let texts: Result<Vec<_>> = on_each(models, part, || ())?.into_iter().collect();
+        return print_all(&args.prompt, texts?.concat(), tokenizer, clock);
     }
     let Some(draft) = &only.draft else {
         let mut generator = start(&models[0], sampler, limits, lead_in, prompts, seed)?;

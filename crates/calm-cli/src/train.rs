@@ -166,6 +166,12 @@ pub fn run(args: Args) -> Result<()> {
             [] => again.push_str(&format!(" --device {}", args.devices.device)),
             several => again.push_str(&format!(" --devices {}", several.join(","))),
         }
+        if args.all_reduce {
+            again.push_str(" --all-reduce");
+        }
+        if args.device_timeout != DEVICE_TIMEOUT.as_secs() {
+            again.push_str(&format!(" --device-timeout {}", args.device_timeout));
+        }
         match stages {
             Stages::Autoencoder => again.push_str(" --stage autoencoder"),
             Stages::Baseline => again.push_str(" --stage baseline"),

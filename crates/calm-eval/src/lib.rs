@@ -34,5 +34,5 @@ pub use brier::{BrierReport, evaluate, evaluate_on, evaluate_rollout};
 pub use heed::{Heed, heed};
 pub use protocol::{EvalConfig, EvalError, spread};
 pub use reconstruction::{Reconstruction, reconstruct};
-pub use replicas::Replica;
+pub use replicas::{Replica, on_each};
 pub use token_model::{TokenReport, TokenScoring, evaluate_tokens, evaluate_tokens_on};

@@ -1,9 +1,8 @@
 //! An evaluation on several devices, which share its windows.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use burn::tensor::Device;
 use calm_lm::NamedDevice;
@@ -34,16 +33,59 @@ impl<M: Clone> Replica<M> {
     }
 }
 
-/// Calls `score(replica, windows, give)` for every replica, each on a thread of its own where there are
-/// several; it scores its windows in order and hands over what it found until it is told to stop. Returns
-/// what was found for `count` windows in their order; `None` where `on_window`, called with the number
-/// done, ended it.
+/// What `work(number, replica)` gives for every replica, each on a thread of its own where there are
+/// several; `meanwhile` runs on this one.
+///
+/// # Errors
+/// [`EvalError::DeviceLost`] where the work of one of several broke off; all have ended by then. The work of
+/// a single one breaks off as it does.
+pub fn on_each<M: Send, R: Send>(
+    replicas: Vec<Replica<M>>,
+    work: impl Fn(usize, Replica<M>) -> R + Sync,
+    meanwhile: impl FnOnce(),
+) -> Result<Vec<R>, EvalError> {
+    if replicas.len() <= 1 {
+        let found = replicas.into_iter().map(|replica| work(0, replica));
+        let found = found.collect();
+        meanwhile();
+        return Ok(found);
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (replicas.into_iter().enumerate())
+            .map(|(i, replica)| {
+                let (device, work) = (replica.device.name.clone(), &work);
+                (device, scope.spawn(move || work(i, replica)))
+            })
+            .collect();
+        meanwhile();
+        let ended: Vec<_> = threads
+            .into_iter()
+            .map(|(device, thread)| (device, thread.join()))
+            .collect();
+        let found = ended.into_iter().map(|(device, ended)| {
+            ended.map_err(|panic| EvalError::DeviceLost {
+                device,
+                detail: words(panic.as_ref()),
+            })
+        });
+        found.collect()
+    })
+}
+
+/// Calls `score(replica, windows, give)` for every replica; it scores its windows in order and hands over
+/// what it found until there are no more. Returns what was found for `count` windows in their order; `None`
+/// where `on_window`, called with the number done, ended it before all of them were, which of several
+/// devices finish those under way.
+///
+/// # Panics
+/// Without a replica.
 pub(crate) fn each_window<M: Clone + Send, R: Send>(
     replicas: &[Replica<M>],
     count: usize,
     score: impl Fn(&Replica<M>, &mut dyn Iterator<Item = usize>, &mut dyn FnMut(usize, R)) + Sync,
     on_window: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Vec<R>>, EvalError> {
+    assert!(!replicas.is_empty(), "no device to score on");
     let mut found: Vec<Option<R>> = (0..count).map(|_| None).collect();
     let stop = AtomicBool::new(false);
     let going = |_: &usize| !stop.load(Ordering::Relaxed);
@@ -51,48 +93,42 @@ pub(crate) fn each_window<M: Clone + Send, R: Send>(
     let mut take = |i: usize, result: R| {
         found[i] = Some(result);
         done += 1;
-        if !on_window(done) {
+        if !stop.load(Ordering::Relaxed) && !on_window(done) {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    match replicas {
-        // What it ends with is the caller's.
-        [only] => score(only, &mut (0..count).take_while(going), &mut take),
-        several => {
-            let (to, from) = mpsc::channel::<Result<(usize, R), EvalError>>();
-            let step = several.len();
-            std::thread::scope(|scope| {
-                for (at, replica) in several.iter().enumerate() {
-                    let (replica, to) = (replica.clone(), to.clone());
-                    let (score, going) = (&score, &going);
-                    scope.spawn(move || {
-                        let mut windows = (at..count).step_by(step).take_while(going);
-                        let mut give = |i, result| _ = to.send(Ok((i, result)));
-                        let all = || score(&replica, &mut windows, &mut give);
-                        if let Err(panic) = catch_unwind(AssertUnwindSafe(all)) {
-                            _ = to.send(Err(EvalError::DeviceLost {
-                                device: replica.device.name.clone(),
-                                detail: words(panic.as_ref()),
-                            }));
-                        }
-                    });
-                }
-                drop(to);
-                for result in &from {
-                    match result {
-                        Ok((i, result)) => take(i, result),
-                        Err(lost) => {
-                            stop.store(true, Ordering::Relaxed);
-                            return Err(lost);
-                        }
-                    }
-                }
-                Ok(())
-            })?;
-        }
+    if let [only] = replicas {
+        score(only, &mut (0..count).take_while(going), &mut take);
+    } else {
+        let parts = replicas.len();
+        let (to, from) = mpsc::channel();
+        // One for each thread, which drops it at its end, whatever that is.
+        let senders = Mutex::new(vec![to; parts]);
+        let work = |at: usize, replica: Replica<M>| {
+            let to = senders.lock().map(|mut all| all.pop());
+            let to = to.ok().flatten().expect("one for each thread");
+            // Where this one breaks off the others need not go on.
+            let end = EndAll(&stop);
+            let mut windows = (at..count).step_by(parts).take_while(going);
+            score(&replica, &mut windows, &mut |i, result| {
+                _ = to.send((i, result))
+            });
+            std::mem::forget(end);
+        };
+        let meanwhile = || from.into_iter().for_each(|(i, result)| take(i, result));
+        on_each(replicas.to_vec(), work, meanwhile)?;
     }
     // Of a pass that was ended after its last window nothing is missing.
     Ok(found.into_iter().collect())
+}
+
+/// Ends the others when it is dropped.
+struct EndAll<'a>(&'a AtomicBool);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -140,6 +176,36 @@ mod tests {
             assert!(scored(count, 7).unwrap().is_some());
         }
         assert_eq!(scored(1, 3).unwrap(), None);
+    }
+
+    #[test]
+    fn once_told_to_stop_nobody_is_asked_again() {
+        for count in [1, 2, 3] {
+            let mut asked = 0;
+            let score = |_: &Replica<usize>,
+                         windows: &mut dyn Iterator<Item = usize>,
+                         give: &mut dyn FnMut(usize, usize)| {
+                windows.for_each(|i| give(i, i));
+            };
+            let on_window = &mut |_| {
+                asked += 1;
+                false
+            };
+            let found = each_window(&replicas(count), 1000, score, on_window).unwrap();
+            assert_eq!(asked, 1);
+            assert!(count > 1 || found.is_none());
+        }
+    }
+
+    #[test]
+    fn of_several_lost_devices_the_first_is_named() {
+        let work = |i: usize, _: Replica<usize>| assert!(i == 0, "gone");
+        let error = on_each(replicas(3), work, || ()).unwrap_err();
+        assert_eq!(error.to_string(), "device 'number 1' is lost: gone");
+        assert_eq!(
+            on_each(replicas(2), |i, r| i + r.model, || ()),
+            Ok(vec![0, 2])
+        );
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub fn evaluate_tokens<M: NextToken + Clone + Send>(
 ///
 /// # Errors
 /// See [`EvalError`].
+///
+/// # Panics
+/// Without a replica.
 pub fn evaluate_tokens_on<M: NextToken + Clone + Send>(
     replicas: &[Replica<M>],
     scoring: &TokenScoring<'_>,

@@ -8,6 +8,7 @@ use calm_kernels::{MatmulPrecision, precision_on};
 use calm_likelihood_free::{BatchSampler, MAX_N};
 use calm_lm::ModelConfig;
 use calm_nn::{ConfigError, TransformerConfig};
+use calm_records::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -176,6 +177,25 @@ pub struct StreamSettings {
     pub sample_tokens: u64,
 }
 
+impl StreamSettings {
+    /// Whether what is encoded first, and the buffer, hold a window.
+    pub(crate) fn check(&self, window: usize) -> Result<()> {
+        let few = |key, tokens: u64| match tokens < window as u64 {
+            true => Err(Error::FewStreamTokens {
+                key,
+                tokens,
+                window,
+            }),
+            false => Ok(()),
+        };
+        if self.enabled {
+            few("sample_tokens", self.sample_tokens)?;
+            few("buffer_tokens", self.buffer_tokens as u64)?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {
@@ -309,6 +329,15 @@ impl Experiment {
             zero_init_residual: self.baseline.zero_init_residual,
             near_tokens: self.baseline.near_tokens,
             transformer: self.baseline.transformer.clone(),
+        }
+    }
+
+    /// The configuration of a stage.
+    pub fn stage(&self, stage: Stage) -> &StageConfig {
+        match stage {
+            Stage::Autoencoder => &self.autoencoder,
+            Stage::Lm => &self.lm,
+            Stage::Baseline => &self.baseline.training,
         }
     }
 

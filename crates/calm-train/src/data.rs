@@ -19,7 +19,7 @@ pub fn fit_split(
     cache: &CacheDir,
     observe: Observer<'_>,
 ) -> Result<()> {
-    let corpus = fetch(data, cache, observe)?;
+    let corpus = fetch(&data.corpus, cache, observe)?;
     let (asked, least_bytes) = (data.split(), (4 * window * BYTES_PER_TOKEN) as u64);
     let split = corpus.fit_split(cache, &asked, data.bad_lines, least_bytes)?;
     if split != asked {
@@ -59,7 +59,7 @@ pub fn tokenizer(
         }
         return Ok(tokenizer);
     }
-    let corpus = fetch(data, cache, observe)?;
+    let corpus = fetch(&data.corpus, cache, observe)?;
     // Held-out text must not shape the vocabulary.
     let (split, policy) = (data.split(), data.bad_lines);
     let sample = match data.stream.enabled {
@@ -94,7 +94,7 @@ pub fn token_store(
     cache: &CacheDir,
     observe: Observer<'_>,
 ) -> Result<TokenStore> {
-    let corpus = fetch(data, cache, observe)?;
+    let corpus = fetch(&data.corpus, cache, observe)?;
     let at_most = data.stream.enabled.then_some(data.stream.sample_tokens);
     let store = TokenStore::prepare(
         &corpus,
@@ -127,8 +127,8 @@ pub(crate) fn lead_in(stream: &[u32], end_of_text: u32, length: usize) -> Vec<u3
         .to_vec()
 }
 
-pub(crate) fn fetch(data: &DataConfig, cache: &CacheDir, observe: Observer<'_>) -> Result<Corpus> {
-    let corpus = Corpus::parse(&data.corpus)?;
+pub(crate) fn fetch(names: &[String], cache: &CacheDir, observe: Observer<'_>) -> Result<Corpus> {
+    let corpus = Corpus::parse(names)?;
     corpus.fetch(cache, &mut |event| observe(Event::Fetch(event)))?;
     Ok(corpus)
 }

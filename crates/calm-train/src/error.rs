@@ -45,6 +45,16 @@ pub enum Error {
         /// The device's string.
         device: String,
     },
+    /// A stream that holds no window.
+    #[error("data.stream.{key} is {tokens}, less than a window of {window} tokens: raise it")]
+    FewStreamTokens {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        tokens: u64,
+        /// Tokens of a window.
+        window: usize,
+    },
     /// An all-reduce where there is none.
     #[error(
         "--all-reduce: {device} has none, only CUDA devices do; leave it out, and the first sums"
@@ -55,8 +65,8 @@ pub enum Error {
     },
     /// Gradient checkpointing where there is none.
     #[error(
-        "gradient_checkpointing = true: {device} is not of this machine, where it is not to be had; \
-         use gradient_checkpointing=false, and fewer batch_windows with more accumulate"
+        "gradient_checkpointing = true: {device} computes without kernels of ours, where it is not to be \
+         had; use gradient_checkpointing=false, and fewer batch_windows with more accumulate"
     )]
     CheckpointingNotOnDevice {
         /// The device's string.

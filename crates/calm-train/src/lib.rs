@@ -49,7 +49,7 @@ pub use config::{
 pub use error::{Error, Result};
 pub use event::{Event, Observer};
 pub use machine::{matmul_peak, peak_rss_bytes};
-pub use memory::{StageMemory, stage_config};
+pub use memory::StageMemory;
 pub use optimizer::{adamw, clip_by_global_norm};
 pub use run::{DEVICE_TIMEOUT, Options, RunEnd, resume, train};
 pub use state::{Newest, TrainState, baseline_checkpoint, language_model_checkpoint};

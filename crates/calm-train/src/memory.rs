@@ -4,7 +4,7 @@ use calm_nn::{PartMemory, TrainingMemory, step_bytes};
 use calm_records::Stage;
 use serde::Serialize;
 
-use crate::{Experiment, StageConfig};
+use crate::Experiment;
 
 /// What a process of `calm train` holds beside tensors on the CPU: program, tokenizer, text, buffers of
 /// threads. Measured (docs/log.md).
@@ -63,7 +63,7 @@ impl StageMemory {
             Stage::Autoencoder | Stage::Baseline => 0,
         };
         let optimizer = 2 * parameters;
-        let summed = match stage_config(experiment, stage).accumulate {
+        let summed = match experiment.stage(stage).accumulate {
             1 => 0,
             _ => parameters,
         };
@@ -74,6 +74,11 @@ impl StageMemory {
             .map(|part| part.forward.max(part.backward))
             .fold(3 * largest, u64::max);
         let step = (summed + step_bytes(&of_batch)).max(update);
+        // Two buffers of 4 bytes a token.
+        let streamed = match experiment.data.stream.enabled {
+            true => 8 * experiment.data.stream.buffer_tokens as u64,
+            false => 0,
+        };
         let (gradients, total) = (parameters + summed, parameters + frozen + optimizer + step);
         Some(Self {
             stage,
@@ -87,7 +92,7 @@ impl StageMemory {
             activations_per_window: sum(&of_more, |part| part.kept) - activations,
             transient,
             total,
-            resident: PROCESS + (ALLOCATED * total as f64) as u64,
+            resident: PROCESS + streamed + (ALLOCATED * total as f64) as u64,
         })
     }
 
@@ -119,15 +124,6 @@ impl StageMemory {
             }
         }
         of(low)
-    }
-}
-
-/// The configuration of a stage.
-pub fn stage_config(experiment: &Experiment, stage: Stage) -> &StageConfig {
-    match stage {
-        Stage::Autoencoder => &experiment.autoencoder,
-        Stage::Lm => &experiment.lm,
-        Stage::Baseline => &experiment.baseline.training,
     }
 }
 

@@ -43,11 +43,7 @@ pub(crate) fn check_parts(
         Stages::All | Stages::Lm => &[Stage::Lm],
     };
     for &stage in wanted {
-        let parts = match stage {
-            Stage::Autoencoder => experiment.autoencoder.accumulate,
-            Stage::Lm => experiment.lm.accumulate,
-            Stage::Baseline => experiment.baseline.training.accumulate,
-        };
+        let parts = experiment.stage(stage).accumulate;
         if parts < devices {
             return Err(Error::FewParts {
                 stage,

@@ -79,7 +79,7 @@ impl Pretrained {
 
     /// Refuses text of which it may have seen the parts that are held out here.
     pub(crate) fn check_text(&self, experiment: &Experiment, text: &Text) -> Result<()> {
-        if self.checkpoint.text() == Some(&text.store.content()) {
+        if self.checkpoint.text() == Some(text.content(Stage::Autoencoder)) {
             return Ok(());
         }
         Err(Error::BadAutoencoder {
@@ -105,7 +105,10 @@ impl Pretrained {
         let path = run.checkpoint(Stage::Autoencoder, step);
         let end_of_text = self.tokenizer()?.end_of_text();
         let writer = CheckpointWriter::new(&path, &experiment.model, self.tokenizer()?)?
-            .with_text(experiment.data.split(), text.store.content())
+            .with_text(
+                experiment.data.split(),
+                text.content(Stage::Autoencoder).to_owned(),
+            )
             .with_lead_in(data::lead_in(text.store.train(), end_of_text, k));
         writer.write_autoencoder(self.checkpoint.load_autoencoder(device)?)?;
         let state = TrainState {

@@ -51,6 +51,11 @@ pub struct Options<'a> {
 }
 
 impl Options<'_> {
+    /// The device, and the others.
+    fn all(&self) -> impl Iterator<Item = &NamedDevice> {
+        std::iter::once(self.device).chain(self.others)
+    }
+
     /// Devices.
     fn count(&self) -> usize {
         1 + self.others.len()
@@ -58,10 +63,7 @@ impl Options<'_> {
 
     /// The devices' strings, for the records.
     fn names(&self) -> String {
-        let others = self.others.iter().map(|other| other.name.as_str());
-        let all: Vec<&str> = std::iter::once(self.device.name.as_str())
-            .chain(others)
-            .collect();
+        let all: Vec<&str> = self.all().map(|named| named.name.as_str()).collect();
         all.join(",")
     }
 }
@@ -118,6 +120,7 @@ pub fn train(
         _ => Pretrained::open(&experiment)?,
     };
     let (vocab_size, window) = (experiment.model.vocab_size, experiment.model.window);
+    experiment.data.stream.check(window)?;
     data::fit_split(&mut experiment.data, window, options.cache, observe)?;
     let tokenizer = match (&initial, &pretrained) {
         (Some(initial), _) => initial.tokenizer(&experiment)?,
@@ -197,15 +200,14 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
         }
     }
     if options.all_reduce {
-        let mut all = std::iter::once(options.device).chain(options.others);
-        if let Some(other) = all.find(|named| !named.name.starts_with("cuda")) {
+        if let Some(other) = options.all().find(|named| !named.name.starts_with("cuda")) {
             return Err(Error::NoAllReduce {
                 device: other.name.clone(),
             });
         }
     }
     if experiment.gradient_checkpointing {
-        for named in std::iter::once(options.device).chain(options.others) {
+        for named in options.all() {
             if !can_checkpoint(&named.device) {
                 return Err(Error::CheckpointingNotOnDevice {
                     device: named.name.clone(),
@@ -247,7 +249,7 @@ pub fn resume(options: &Options<'_>, observe: Observer<'_>) -> Result<RunEnd> {
 /// Text enough to train and to evaluate on, before anything is written.
 fn check_text(experiment: &Experiment, text: &Text, tokenizer: &Tokenizer) -> Result<()> {
     let (window, k) = (experiment.model.window, experiment.model.chunk_size);
-    calm_data::Windows::new(text.store.train(), window, k)?;
+    text.check(window, k)?;
     calm_eval::spread(
         text.store.validation(),
         window,

@@ -290,7 +290,7 @@ pub(crate) fn run_stage<T: StageTask>(
             let path = run.directory.checkpoint(stage, step);
             let writer = task.checkpoint(&model, &path, run.tokenizer)?;
             let writer = writer
-                .with_text(experiment.data.split(), run.text.store.content())
+                .with_text(experiment.data.split(), run.text.content(stage).to_owned())
                 .with_lead_in(run.lead_in());
             optimizer
                 .save(writer.path(OPTIM))
@@ -303,6 +303,7 @@ pub(crate) fn run_stage<T: StageTask>(
             observe(Event::Saved(&path));
         }
         if interrupted && step < config.steps {
+            text.tell_bad_lines(observe);
             return Ok(None);
         }
     }

@@ -1,8 +1,8 @@
 //! The text of a run: what it is evaluated on, and the windows that its stages are trained on.
 
 use calm_data::{
-    CacheDir, Corpus, Cursor, Part, Rank, ShardStream, Shards, StreamConfig, TokenStore, Tokenizer,
-    WindowStream, Windows,
+    CacheDir, Corpus, Cursor, Rank, ShardStream, Shards, Split, StreamConfig, TokenStore,
+    Tokenizer, WindowStream, Windows,
 };
 use calm_records::Stage;
 
@@ -23,8 +23,10 @@ pub(crate) struct Text {
 
 /// Text to train on.
 struct Training {
-    /// Identifies it.
+    /// Identifies corpus, tokenizer and split.
     key: String,
+    /// Identifies its tokens or, where nobody has seen all of them, what they are made of.
+    content: String,
     source: Source,
 }
 
@@ -45,35 +47,44 @@ impl Text {
     ) -> Result<Self> {
         let split = data.split();
         let store = token_store(data, &split, tokenizer, cache, observe)?;
-        let shards = |corpus: &Corpus| -> Result<Source> {
-            let shards = corpus.shards(cache, &split, data.bad_lines)?;
+        let streamed = |corpus: &Corpus, split: &Split| -> Result<Source> {
+            let shards = corpus.shards(cache, split, data.bad_lines)?;
             Ok(Source::Streamed(shards))
-        };
-        let source = match data.stream.enabled {
-            true => shards(&Corpus::parse(&data.corpus)?)?,
-            false => Source::Own,
         };
         let training = Training {
             key: store.key().to_owned(),
-            source,
+            content: store.content(),
+            source: match data.stream.enabled {
+                true => streamed(&Corpus::parse(&data.corpus)?, &split)?,
+                false => Source::Own,
+            },
         };
         let autoencoder = match data.autoencoder_corpus.is_empty() {
             true => None,
             false => {
-                let other = DataConfig {
-                    corpus: data.autoencoder_corpus.clone(),
-                    ..data.clone()
-                };
-                let corpus = fetch(&other, cache, observe)?;
-                let (own, source) = match data.stream.enabled {
-                    true => (corpus.key()?, shards(&corpus)?),
+                let corpus = fetch(&data.autoencoder_corpus, cache, observe)?;
+                // Nothing is scored on it: all of it is to train on.
+                let all = Split::new(0.0, 0.0, data.whole_below);
+                let (own, content, source) = match data.stream.enabled {
+                    true => {
+                        let key = corpus.key()?;
+                        (key.clone(), key, streamed(&corpus, &all)?)
+                    }
                     false => {
-                        let store = token_store(&other, &split, tokenizer, cache, observe)?;
-                        (store.key().to_owned(), Source::Encoded(store))
+                        let policy = data.bad_lines;
+                        let tell = &mut |event| observe(Event::Tokenizing(event));
+                        let store = TokenStore::prepare(
+                            &corpus, cache, tokenizer, &all, policy, None, tell,
+                        )?;
+                        let key = store.key().to_owned();
+                        (key, store.content(), Source::Encoded(store))
                     }
                 };
-                let key = format!("{} for the autoencoder of {}", own, store.key());
-                Some(Training { key, source })
+                Some(Training {
+                    key: format!("{own} for the autoencoder of {}", store.key()),
+                    content: format!("{content} for the autoencoder of {}", store.content()),
+                    source,
+                })
             }
         };
         Ok(Self {
@@ -96,6 +107,20 @@ impl Text {
         &self.of(stage).key
     }
 
+    /// Identifies the tokens that a stage was trained on a part of.
+    pub fn content(&self, stage: Stage) -> &str {
+        &self.of(stage).content
+    }
+
+    /// Whether text that is encoded has a window to train on.
+    pub fn check(&self, window: usize, k: usize) -> Result<()> {
+        Windows::new(self.store.train(), window, k)?;
+        if let Some(Source::Encoded(store)) = self.autoencoder.as_ref().map(|other| &other.source) {
+            Windows::new(store.train(), window, k)?;
+        }
+        Ok(())
+    }
+
     /// The windows of a stage from `cursor` on, `window` tokens in chunks of `k`.
     pub fn windows(
         &self,
@@ -105,14 +130,19 @@ impl Text {
         k: usize,
         cursor: Cursor,
     ) -> Result<TrainingWindows<'_>> {
-        let encoded = |store| -> Result<TrainingWindows<'_>> {
-            let windows = Windows::new(TokenStore::part(store, Part::Train), window, k)?;
+        fn encoded(
+            store: &TokenStore,
+            window: usize,
+            k: usize,
+            cursor: Cursor,
+        ) -> Result<TrainingWindows<'_>> {
+            let windows = Windows::new(store.train(), window, k)?;
             windows.check(cursor)?;
             Ok(TrainingWindows::Encoded(windows.shuffled(cursor)))
-        };
+        }
         match &self.of(stage).source {
-            Source::Own => encoded(&self.store),
-            Source::Encoded(store) => encoded(store),
+            Source::Own => encoded(&self.store, window, k, cursor),
+            Source::Encoded(store) => encoded(store, window, k, cursor),
             Source::Streamed(shards) => {
                 let config = StreamConfig {
                     window,

@@ -2,7 +2,7 @@
 
 use calm_records::Stage;
 use calm_report::{Table, format};
-use calm_train::{Experiment, StageMemory, preset, stage_config};
+use calm_train::{Experiment, StageMemory, preset};
 use serde::Serialize;
 
 /// A stage's memory, with or without gradient checkpointing.
@@ -32,7 +32,7 @@ pub fn rows(experiment: &Experiment, device: Option<u64>) -> Vec<Row> {
     };
     let both = |&stage: &Stage| [(stage, false), (stage, true)];
     let row = |(stage, checkpointing): (Stage, bool)| {
-        let windows = stage_config(experiment, stage).batch_windows;
+        let windows = experiment.stage(stage).batch_windows;
         let memory = StageMemory::new(experiment, stage, windows, checkpointing)?;
         let largest = |bytes| StageMemory::largest(experiment, stage, bytes, checkpointing);
         Some(Row {
@@ -102,7 +102,7 @@ pub fn text(rows: &[Row], device: Option<u64>) -> String {
     format!(
         "{}Memory of a training step in f32 on one device. Gradients come as activations go, so the most at \
          once is less than the sum; accumulate adds windows and no activations. Resident: of a process on the \
-         CPU, what its allocator adds included, measured within 15 % (docs/log.md){}. GPUs are calculated alike and \
+         CPU, what its allocator and streamed text add included, measured within 11 % (docs/log.md){}. GPUs are calculated alike and \
          were not measured.\n",
         table.to_text(),
         device.map_or("", |_| "; it is what a device has to hold")

@@ -86,3 +86,67 @@ fn the_same_steps_are_set_side_by_side() {
     let said = failure(&place.calm(&bad).output().unwrap());
     assert!(said.contains("flex f8"), "{said}");
 }
+
+/// Streamed text too: the scores say which part of it they are of.
+#[test]
+fn devices_share_the_windows_of_an_evaluation_and_the_prompts_of_a_batch() {
+    let place = Place::new();
+    let mut train = place.train("run");
+    train.args(["data.stream.enabled=true", "data.stream.sample_tokens=900"]);
+    success(&train.output().unwrap());
+    let join = ["train", "--resume", "--stage", "baseline", "--out", "run"];
+    success(&place.calm(&join).output().unwrap());
+    for model in [&[][..], &["--baseline"]] {
+        let scores = |name: &str, devices: &[&str]| {
+            let mut args = vec!["eval", "--run", "run", "--windows", "7", "--json", name];
+            args.extend(model.iter().chain(devices));
+            let printed = success(&place.calm(&args).output().unwrap());
+            assert!(
+                printed.contains("the first 900 tokens of the test part"),
+                "{printed}"
+            );
+            std::fs::read_to_string(place.path(name)).unwrap()
+        };
+        let one = scores("one.json", &["--device", "flex"]);
+        assert!(one.contains("\"first_tokens\": 900"), "{one}");
+        assert_eq!(one, scores("three.json", &["--devices", "flex,flex,flex"]));
+        let texts = |devices: &[&str]| {
+            let mut args = vec![
+                "generate",
+                "--run",
+                "run",
+                "--tokens",
+                "8",
+                "--temperature",
+                "1",
+            ];
+            args.extend([
+                "--prompt", "The", "--prompt", "A stone", "--prompt", "river",
+            ]);
+            args.extend(model.iter().chain(devices));
+            success(&place.calm(&args).output().unwrap())
+        };
+        let (one, two) = (
+            texts(&["--device", "flex"]),
+            texts(&["--devices", "flex,flex"]),
+        );
+        match model {
+            // Every text of a token model has draws of its own.
+            ["--baseline"] => assert_eq!(one, two),
+            // The first device's share is a batch of the same seed.
+            _ => assert_eq!(one.lines().next(), two.lines().next()),
+        }
+        assert!(two.contains("A stone") && two.contains("river"), "{two}");
+    }
+    let alone = [
+        "generate",
+        "--run",
+        "run",
+        "--prompt",
+        "The",
+        "--devices",
+        "flex,flex",
+    ];
+    let said = failure(&place.calm(&alone).output().unwrap());
+    assert!(said.contains("give --prompt several times"), "{said}");
+}

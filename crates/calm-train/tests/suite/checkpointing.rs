@@ -29,7 +29,7 @@ fn a_run_repeats_the_losses_of_one_without() {
 #[test]
 fn a_run_on_two_devices_repeats_them_too() {
     let mut place = Place::new();
-    place.experiment.autoencoder.accumulate = 3;
+    place.experiment.autoencoder.accumulate = 2;
     place.train("one", Stages::Autoencoder, None).unwrap();
     place.experiment.gradient_checkpointing = true;
     place.others = vec![NamedDevice::open("flex").unwrap()];
