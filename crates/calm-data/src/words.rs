@@ -280,14 +280,14 @@ mod tests {
 
         // Words, marks and spaces of all kinds next to each other.
         #[test]
-        fn ids_are_the_librarys(
+        fn ids_are_those_of_the_library(
             text in r"[ab'sTlLe09.,\-  \t\n\r\u{a0}\u{2003}\u{200b}\u{301}éß海🙂²Ⅷ_]{0,40}",
         ) {
             check(&text);
         }
 
         #[test]
-        fn ids_of_any_text_are_the_librarys(text in any::<String>()) {
+        fn ids_of_any_text_are_those_of_the_library(text in any::<String>()) {
             check(&text);
         }
     }
