@@ -107,13 +107,11 @@ pub(crate) fn each_window<M: Clone + Send, R: Send>(
         let work = |at: usize, replica: Replica<M>| {
             let to = senders.lock().map(|mut all| all.pop());
             let to = to.ok().flatten().expect("one for each thread");
-            // Where this one breaks off the others need not go on.
-            let end = EndAll(&stop);
+            let _end = EndWithPanic(&stop);
             let mut windows = (at..count).step_by(parts).take_while(going);
             score(&replica, &mut windows, &mut |i, result| {
                 _ = to.send((i, result))
             });
-            std::mem::forget(end);
         };
         let meanwhile = || from.into_iter().for_each(|(i, result)| take(i, result));
         on_each(replicas.to_vec(), work, meanwhile)?;
@@ -122,12 +120,14 @@ pub(crate) fn each_window<M: Clone + Send, R: Send>(
     Ok(found.into_iter().collect())
 }
 
-/// Ends the others when it is dropped.
-struct EndAll<'a>(&'a AtomicBool);
+/// Where a thread breaks off the others need not go on.
+struct EndWithPanic<'a>(&'a AtomicBool);
 
-impl Drop for EndAll<'_> {
+impl Drop for EndWithPanic<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 
