@@ -199,12 +199,13 @@ fn check_device(experiment: &Experiment, options: &Options<'_>) -> Result<()> {
             });
         }
     }
-    if options.all_reduce {
-        if let Some(other) = options.all().find(|named| !named.name.starts_with("cuda")) {
-            return Err(Error::NoAllReduce {
-                device: other.name.clone(),
-            });
-        }
+    let is_cuda = |named: &&NamedDevice| named.name.starts_with("cuda");
+    if options.all_reduce
+        && let Some(other) = options.all().find(|named| !is_cuda(named))
+    {
+        return Err(Error::NoAllReduce {
+            device: other.name.clone(),
+        });
     }
     if experiment.gradient_checkpointing {
         for named in options.all() {
