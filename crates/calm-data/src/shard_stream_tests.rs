@@ -152,7 +152,7 @@ fn a_resumed_stream_goes_on_exactly_from_any_cursor() {
     for buffer in [1, 7 * WINDOW, 64 * WINDOW] {
         let mut whole = open(&directory, buffer, Cursor::new(9)).unwrap();
         let mut windows: Vec<(Cursor, Vec<u32>)> = Vec::new();
-        while whole.cursor().epoch < 2 || windows.len() % 200 != 0 {
+        while whole.cursor().epoch < 2 || !windows.len().is_multiple_of(200) {
             windows.push((whole.cursor(), whole.next_window().unwrap().to_vec()));
         }
         for from in (0..windows.len() - 100).step_by(67) {
