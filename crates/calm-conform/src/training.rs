@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use calm_data::CacheDir;
+use calm_kernels::can_checkpoint;
 use calm_lm::NamedDevice;
 use calm_records::{MetricRow, RunDir, Stage, read_jsonl};
 use calm_train::{DEVICE_TIMEOUT, Event, Options, RunEnd, Stages, preset};
@@ -42,7 +43,9 @@ pub(crate) fn run(
         all.push(format!("{stage}.log_every=1"));
     }
     all.extend(set.iter().cloned());
-    let experiment = preset::resolve("debug", &all)?;
+    let mut experiment = preset::resolve("debug", &all)?;
+    // What a device lacks and says so is no difference: there the same case trains without.
+    experiment.gradient_checkpointing &= can_checkpoint(&device.device);
     let out = place.path().join("run");
     let (flex, interrupt) = (NamedDevice::open("flex")?, AtomicBool::new(false));
     let mut options = Options {
